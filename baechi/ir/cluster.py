@@ -1,0 +1,196 @@
+"""Devices, the links between them, and how transfers contend."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from baechi.errors import BaechiError
+
+__all__ = ["CONTENTIONS", "Cluster", "Contention", "Device", "Link"]
+
+Contention = Literal["sequential", "duplex", "parallel"]
+CONTENTIONS: tuple[Contention, ...] = ("sequential", "duplex", "parallel")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Something that runs one op at a time and has memory of its own.
+
+    Attributes:
+        name: unique in the cluster, such as ``cuda:0``.
+        memory_bytes: its cap; `None` while it is still a `memory_fraction`.
+        memory_fraction: the cap as a fraction of the step's single-device peak.
+        type: what it is, such as ``rtx2080``; measured times are kept per type.
+        backend: ``cpu`` or ``cuda``: what runs its ops.
+        flops_per_second: peak rate by kind of arithmetic, such as ``float32``.
+        bytes_per_second: bandwidth of its own memory.
+        launch_seconds: overhead of starting one op.
+        efficiency: the share of the peak rate that a large kernel reaches.
+        speed: factor on declared op times (`Op.seconds`): 2.0 halves them.
+        host: the machine that it is in.
+    """
+
+    name: str
+    memory_bytes: int | None = None
+    memory_fraction: float | None = None
+    type: str = "unit"
+    backend: str = "cpu"
+    flops_per_second: Mapping[str, float] = field(default_factory=dict)
+    bytes_per_second: float = float("inf")
+    launch_seconds: float = 0.0
+    efficiency: float = 1.0
+    speed: float = 1.0
+    host: str = "host0"
+
+    @property
+    def cap(self) -> int:
+        """Memory cap in bytes.
+
+        Raises:
+            BaechiError: B303 while the cap is still a fraction.
+        """
+        if self.memory_bytes is None:
+            raise BaechiError("B303", f"the memory of device '{self.name}' is not known yet")
+        return self.memory_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A connection: a transfer takes ``latency_seconds + nbytes / bytes_per_second``."""
+
+    latency_seconds: float = 0.0
+    bytes_per_second: float = float("inf")
+
+    def seconds(self, nbytes: float) -> float:
+        """Time of one transfer alone on the link."""
+        return self.latency_seconds + nbytes / self.bytes_per_second
+
+
+@dataclass(frozen=True, eq=False)
+class Cluster:
+    """Devices and how they are joined.
+
+    Args:
+        devices: in the order in which ties between them are broken.
+        link: the link between any two devices that `links` does not name.
+        links: links by (source, destination) device name.
+        contention: ``sequential`` one transfer at a time per device, ``duplex`` one each way,
+            ``parallel`` no limit.
+        cores: processor cores of a host that its devices share, by host; a host that is not named
+            never slows its devices.
+
+    Example:
+        >>> cluster = Cluster((Device("a", 8), Device("b", 8)), Link(1e-6, 1e9))
+        >>> cluster.link_between("a", "b").seconds(1000)
+        2e-06
+    """
+
+    devices: tuple[Device, ...]
+    link: Link = Link()
+    links: Mapping[tuple[str, str], Link] = field(default_factory=dict)
+    contention: Contention = "duplex"
+    cores: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.devices:
+            raise BaechiError("B304", "a cluster needs at least one device")
+        if len(self.device) != len(self.devices):
+            raise BaechiError("B304", "two devices of the cluster have one name")
+        if self.contention not in CONTENTIONS:
+            raise BaechiError(
+                "B304", f"contention '{self.contention}' is unknown", help="one of " + ", ".join(CONTENTIONS)
+            )
+        for device in self.devices:
+            if device.memory_bytes is not None and device.memory_bytes <= 0:
+                raise BaechiError("B304", f"device '{device.name}' has no memory")
+        for pair in self.links:
+            for name in pair:
+                if name not in self.device:
+                    raise BaechiError("B304", f"a link names '{name}', which is no device")
+
+    def __len__(self) -> int:
+        return len(self.devices)
+
+    @cached_property
+    def device(self) -> dict[str, Device]:
+        """Devices by name."""
+        return {d.name: d for d in self.devices}
+
+    def link_between(self, source: str, destination: str) -> Link:
+        """The link from one device to another."""
+        return self.links.get((source, destination), self.link)
+
+    def resolve(self, peak_bytes: int) -> "Cluster":
+        """Turn memory fractions into bytes: fractions of a step's single-device peak."""
+        devices = tuple(
+            d
+            if d.memory_fraction is None
+            else replace(d, memory_bytes=max(1, int(peak_bytes * d.memory_fraction)), memory_fraction=None)
+            for d in self.devices
+        )
+        return replace(self, devices=devices)
+
+    @property
+    def needs_peak(self) -> bool:
+        """Whether some device's memory is still a fraction."""
+        return any(d.memory_fraction is not None for d in self.devices)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all that a plan depends on."""
+        return hashlib.sha256(repr(self.to_dict()).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The cluster as plain data, the shape of its TOML file."""
+        infinite = float("inf")
+
+        def plain(values: dict[str, Any]) -> dict[str, Any]:
+            return {k: v for k, v in values.items() if v is not None and v != infinite and v != {}}
+
+        devices = [plain(asdict(d)) for d in self.devices]
+        data: dict[str, Any] = {"contention": self.contention, "link": plain(asdict(self.link))}
+        if self.cores:
+            data["cores"] = dict(self.cores)
+        data["device"] = devices
+        if self.links:
+            data["links"] = [
+                {"source": s, "destination": d, **plain(asdict(link))} for (s, d), link in self.links.items()
+            ]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Cluster":
+        """Read a cluster back from `to_dict`.
+
+        Raises:
+            BaechiError: B305 on an unknown or malformed entry.
+        """
+        _known(data, {"contention", "link", "cores", "device", "links"}, "cluster")
+        links = {}
+        for entry in data.get("links", []):
+            rest = dict(entry)
+            links[rest.pop("source"), rest.pop("destination")] = _build(Link, rest, "link")
+        return cls(
+            tuple(_build(Device, d, "device") for d in data.get("device", [])),
+            _build(Link, data.get("link", {}), "link"),
+            links,
+            data.get("contention", "duplex"),
+            data.get("cores", {}),
+        )
+
+
+def _build(cls: Any, data: Mapping[str, Any], what: str) -> Any:
+    names = set(cls.__dataclass_fields__)
+    _known(data, names, what)
+    try:
+        return cls(**data)
+    except TypeError as error:
+        raise BaechiError("B305", f"{what}: {error}") from None
+
+
+def _known(data: Mapping[str, Any], names: set[str], what: str) -> None:
+    for key in data:
+        if key not in names:
+            raise BaechiError("B305", f"{what} has an unknown entry '{key}'", help="entries: " + ", ".join(sorted(names)))

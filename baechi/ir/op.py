@@ -1,0 +1,81 @@
+"""The operator and the tensor: the two records of which a training graph is made."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["PHASES", "Op", "Phase", "Tensor"]
+
+Phase = Literal["forward", "backward", "update"]
+PHASES: tuple[Phase, ...] = ("forward", "backward", "update")
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A value that an op produces.
+
+    Attributes:
+        name: unique in the graph.
+        nbytes: its size; what one transfer of it moves.
+        shape: its dimensions, outermost first.
+        dtype: its element type, such as ``float32``.
+        alias_of: the tensor whose storage it shares (a view, or the result of an in-place op);
+            it needs no memory of its own on the device where it is made.
+        held: how many of its bytes its op's `persistent_bytes` hold already (a parameter: all).
+        seconds: the time of one transfer, when it is declared rather than left to the link.
+        keep: a result of the step, so alive until the step ends.
+    """
+
+    name: str
+    nbytes: int = 0
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    alias_of: str | None = None
+    held: int = 0
+    seconds: float | None = None
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operator of a training step.
+
+    Attributes:
+        name: unique in the graph.
+        kind: the operator's type, such as ``aten.mm`` or ``parameter``.
+        inputs: names of the tensors it reads, each once.
+        outputs: the tensors it makes.
+        after: names of ops that must end before it starts although no tensor flows (an in-place
+            update after the last reader).
+        phase: forward, backward or update.
+        flops: floating point operations.
+        moved_bytes: bytes read from and written to device memory.
+        temp_bytes: memory needed only while it runs.
+        persistent_bytes: memory held through all steps: parameters, optimiser state, inputs.
+        seconds: its time on a device of speed 1 when declared; otherwise the cost model says.
+        arithmetic: the kind of arithmetic that its FLOPs are, such as ``float32``.
+        group: colocation group; ops of one group sit on one device.
+        module: path of the module that it came from, such as ``encoder.layers.0``.
+        source: ``file:line`` of the user's code.
+        forward: name of the forward op that it belongs to (its twin), for backward and update ops.
+        key: what a measured time is filed under: op, shapes, dtypes.
+        expert: index of the device that an expert's split gives it.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    after: tuple[str, ...] = ()
+    phase: Phase = "forward"
+    flops: float = 0.0
+    moved_bytes: int = 0
+    temp_bytes: int = 0
+    persistent_bytes: int = 0
+    seconds: float | None = None
+    arithmetic: str = "float32"
+    group: str | None = None
+    module: str = ""
+    source: str = ""
+    forward: str | None = None
+    key: str = ""
+    expert: int | None = None

@@ -1,0 +1,110 @@
+"""The plan: which device runs which op, in which order. Data that all later stages only read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from baechi.ir.cluster import Cluster
+
+__all__ = ["PLAN_SCHEMA", "Bounds", "Placed", "Plan", "Prediction", "TransferKey"]
+
+PLAN_SCHEMA = "baechi/plan/1"
+
+TransferKey = tuple[str, str, str]
+"""A transfer: tensor name, source device, destination device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Who made the plan: the placer's name, its options, and the seconds it took."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the simulator says of the plan."""
+
+    step_seconds: float
+    peak_bytes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Times that no plan on this cluster can beat.
+
+    Attributes:
+        critical_path: the longest chain of ops, each on its fastest device, transfers free.
+        work: all work spread perfectly over all devices.
+        memory: the same over the fewest devices whose memory can hold the step.
+    """
+
+    critical_path: float
+    work: float
+
+    @property
+    def step_seconds(self) -> float:
+        """The best of the bounds."""
+        return max(self.critical_path, self.work)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A placement that fits.
+
+    Args:
+        graph: digest of the graph that it places.
+        target: where that graph comes from: name, and what it takes to extract it again.
+        cluster: the devices that it is made for, caps in bytes.
+        placer: who made it.
+        device: device name by op name.
+        order: op names by device, in the order in which they run.
+        transfers: all transfers, in an order that every lane keeps.
+        predicted: what the simulator says.
+        bounds: what no plan can beat.
+        seed: of the placer's random choices.
+        version: of baechi.
+    """
+
+    graph: str
+    target: Mapping[str, Any]
+    cluster: Cluster
+    placer: Placed
+    device: Mapping[str, str]
+    order: Mapping[str, tuple[str, ...]]
+    transfers: tuple[TransferKey, ...]
+    predicted: Prediction
+    bounds: Bounds
+    seed: int = 0
+    version: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plan) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash((self.graph, self.cluster.digest, self.transfers))
+
+    @cached_property
+    def _content(self) -> tuple[object, ...]:
+        return (
+            self.graph,
+            dict(self.target),
+            self.cluster.to_dict(),
+            (self.placer.name, dict(self.placer.options), self.placer.seconds),
+            dict(self.device),
+            {d: tuple(ops) for d, ops in self.order.items()},
+            self.transfers,
+            (self.predicted.step_seconds, dict(self.predicted.peak_bytes)),
+            self.bounds,
+            self.seed,
+            self.version,
+        )
+
+    @property
+    def gap(self) -> float:
+        """How far the predicted step is above the best bound, as a fraction of the bound."""
+        bound = self.bounds.step_seconds
+        return self.predicted.step_seconds / bound - 1 if bound > 0 else 0.0
