@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 TICKS_PER_SECOND = 10**12
-_LONGEST_SECONDS = 10**6  # eleven days; a sum of many such times still fits into 63 bits of ticks
+_LONGEST_SECONDS = 10**6  # eleven days; nine such times still fit into 63 bits of ticks
 
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}

@@ -39,7 +39,6 @@ class Bounds:
     Attributes:
         critical_path: the longest chain of ops, each on its fastest device, transfers free.
         work: all work spread perfectly over all devices.
-        memory: the same over the fewest devices whose memory can hold the step.
     """
 
     critical_path: float

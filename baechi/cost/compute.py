@@ -1,0 +1,48 @@
+"""Time of one op on one device: declared, measured, or by the roofline."""
+
+from baechi.cost.table import CostTable
+from baechi.ir.cluster import Device
+from baechi.ir.op import Op
+
+__all__ = ["op_seconds", "roofline_seconds"]
+
+
+def op_seconds(op: Op, device: Device, table: CostTable | None = None) -> float:
+    """Time of `op` on `device`, in seconds.
+
+    The first that is known: the op's declared time over the device's speed, a time measured on
+    devices of this type, the roofline.
+
+    Example:
+        >>> op_seconds(Op("a", "mm", seconds=2.0), Device("d", 1, speed=4.0))
+        0.5
+    """
+    if op.seconds is not None:
+        return op.seconds / device.speed
+    if table is not None and op.key:
+        measured = table.get(device.type, op.key)
+        if measured is not None:
+            return measured
+    return roofline_seconds(op, device)
+
+
+def roofline_seconds(op: Op, device: Device) -> float:
+    """Launch overhead plus the larger of arithmetic and memory traffic at the device's rates.
+
+    An op that neither computes nor moves anything (a parameter, a view) takes no time. A kind of
+    arithmetic that the device does not name runs at its float32 rate.
+
+    Source: Williams, Waterman, Patterson, "Roofline" (CACM 2009).
+
+    Example:
+        >>> gpu = Device("d", 1, flops_per_second={"float32": 1e12}, bytes_per_second=1e11, launch_seconds=1e-6)
+        >>> roofline_seconds(Op("a", "mm", flops=2e9, moved_bytes=10**7), gpu)
+        0.002001
+    """
+    if op.flops == 0 and op.moved_bytes == 0:
+        return 0.0
+    rates = device.flops_per_second
+    rate = rates.get(op.arithmetic) or rates.get("float32") or max(rates.values(), default=float("inf"))
+    arithmetic = op.flops / (rate * device.efficiency)
+    traffic = op.moved_bytes / device.bytes_per_second
+    return device.launch_seconds + max(arithmetic, traffic)

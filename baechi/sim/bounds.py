@@ -1,0 +1,136 @@
+"""What no plan can beat: lower bounds on the step time, and proofs that nothing fits."""
+
+import numpy as np
+
+from baechi.cost.jit import kernel
+from baechi.cost.problem import Arrays, Ints, Problem
+from baechi.errors import Infeasible
+from baechi.ir.plan import Bounds
+from baechi.units import format_bytes, to_seconds
+
+__all__ = ["bounds", "explain_infeasible"]
+
+_ROUNDS = 30
+
+
+def bounds(problem: Problem) -> Bounds:
+    """Lower bounds on the step time of any plan, in seconds.
+
+    The critical path is the longest chain of ops, each on its fastest device, transfers free.
+    The work bound weighs devices by v: sum_i min_d(v_d k_id) <= sum_d v_d load_d, and no host gives
+    more than min(sum v_d, cores x max v_d) per second. Equal devices need no weights; for others
+    v is improved by a few multiplicative rounds, each of which gives a valid bound.
+    """
+    a = problem.arrays
+    fastest = a.ticks.min(axis=1)
+    return Bounds(to_seconds(_longest_path(a, fastest)), _work(a))
+
+
+@kernel
+def _longest_path(a: Arrays, ticks: Ints) -> int:
+    order = np.empty(len(ticks), np.int64)
+    for i in range(len(ticks)):
+        order[a.rank[i]] = i
+    end = np.zeros(len(ticks), np.int64)
+    longest = np.int64(0)
+    for i in order:
+        start = np.int64(0)
+        for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
+            start = max(start, end[a.t_op[a.in_t[k]]])
+        end[i] = start + ticks[i]
+        longest = max(longest, end[i])
+    return int(longest)
+
+
+def _work(a: Arrays) -> float:
+    totals = a.ticks.sum(axis=0).astype(np.float64)
+    if not totals.all():
+        return 0.0
+    ticks = a.ticks.astype(np.float64)
+    weight = totals.min() / totals
+    best = 0.0
+    for _ in range(_ROUNDS):
+        weighted = ticks * weight
+        rate = sum(
+            min(weight[a.host == h].sum(), float(cores) * weight[a.host == h].max())
+            for h, cores in enumerate(a.cores)
+            if (a.host == h).any()
+        )
+        best = max(best, float(weighted.min(axis=1).sum()) / rate)
+        if (a.ticks == a.ticks[:, :1]).all():
+            break
+        choice = weighted.argmin(axis=1)
+        load = np.bincount(choice, ticks[np.arange(len(ticks)), choice], len(totals))
+        weight *= np.clip(load / load.mean(), 0.5, 2.0) ** 0.3
+    return best / 1e12 * (1 - 1e-12)
+
+
+def explain_infeasible(problem: Problem) -> Infeasible | None:
+    """A proof that no plan fits, or None when no bound gives one.
+
+    Three bounds: what persists against the memory of all devices, a colocation group and an op's
+    working set against the largest device.
+    """
+    a, ops = problem.arrays, problem.graph.ops
+    total, largest = int(a.cap.sum()), int(a.cap.max())
+    persistent = int(a.persistent.sum())
+    if persistent > total:
+        return Infeasible(
+            "B501",
+            f"no plan fits: what persists takes {format_bytes(persistent)}, all devices have {format_bytes(total)}",
+            help=f"give the cluster at least {format_bytes(persistent)} in all",
+            proved=True,
+        )
+    own = a.temp + _made(a)
+    needs = np.zeros(len(a.group_ptr) - 1, np.int64)
+    np.maximum.at(needs, a.group, own)
+    needs += np.bincount(a.group, a.persistent, len(needs)).astype(np.int64)
+    worst = int(needs.argmax())
+    if needs[worst] > largest:
+        first = ops[int(a.group_op[a.group_ptr[worst]])]
+        what = f"group '{first.group}'" if first.group else f"op '{first.name}'"
+        return _too_large(what, int(needs[worst]), largest)
+    working = own + _read(a)
+    worst = int(working.argmax())
+    if working[worst] > largest:
+        return _too_large(f"op '{ops[worst].name}' with what it reads and makes", int(working[worst]), largest)
+    return None
+
+
+def _too_large(what: str, needed: int, largest: int) -> Infeasible:
+    return Infeasible(
+        "B501",
+        f"no plan fits: {what} needs {format_bytes(needed)} on one device, the largest has {format_bytes(largest)}",
+        help=f"give one device at least {format_bytes(needed)}, or use a smaller batch",
+        proved=True,
+    )
+
+
+def _made(a: Arrays) -> Ints:
+    sums = np.concatenate([[0], np.cumsum(a.t_size)])
+    return np.asarray(sums[a.out_ptr[1:]] - sums[a.out_ptr[:-1]], np.int64)
+
+
+@kernel
+def _read(a: Arrays) -> Ints:
+    """Bytes that each op's inputs take wherever it runs; views of one storage count once."""
+    tensors = len(a.t_op)
+    root = np.arange(tensors)
+    order = np.empty(len(a.rank), np.int64)
+    for i in range(len(order)):
+        order[a.rank[i]] = i
+    for i in order:
+        for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
+            if a.t_base[t] >= 0:
+                root[t] = root[a.t_base[t]]
+    read = np.zeros(len(a.rank), np.int64)
+    counted = np.full(tensors, -1, np.int64)
+    for i in range(len(read)):
+        for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
+            t = a.in_t[k]
+            if counted[root[t]] != i:
+                counted[root[t]] = i
+                persists = a.t_bytes[root[t]] > a.t_size[root[t]]
+                if not (persists and a.group[a.t_op[root[t]]] == a.group[i]):
+                    read[i] += min(a.t_bytes[t], a.t_bytes[root[t]])
+    return read

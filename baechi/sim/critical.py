@@ -1,0 +1,60 @@
+"""The chain of ops and transfers that makes a step as long as it is."""
+
+from baechi.ir.graph import Graph
+from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
+
+__all__ = ["critical_path"]
+
+Span = OpSpan | TransferSpan
+
+
+def critical_path(graph: Graph, timeline: Timeline) -> tuple[Span, ...]:
+    """Walk back from the end of the step, each time to what was waited for last.
+
+    An op waits for its inputs, their transfers, its control dependencies and the op before it on
+    its device; a transfer for its tensor and for the transfer before it on either device.
+
+    Returns:
+        Spans from the first to the last; gaps between them are time in which nothing that the
+        next one waits for was running.
+    """
+    if not timeline.ops:
+        return ()
+    before = _previous(timeline)
+    arrival = {(s.tensor, s.destination): s for s in timeline.transfers}
+    at: Span | None = max((*timeline.ops, *timeline.transfers), key=lambda s: s.end)
+    path: list[Span] = []
+    while at is not None:
+        path.append(at)
+        waited = [s for s in _waits(graph, timeline, arrival, at) if s.end <= at.start]
+        waited += [s for s in before.get(_name(at), ()) if s.end <= at.start]
+        at = max(waited, key=lambda s: s.end, default=None)
+    return tuple(reversed(path))
+
+
+def _name(span: Span) -> tuple[str, ...]:
+    return (span.op,) if isinstance(span, OpSpan) else (span.tensor, span.destination)
+
+
+def _waits(
+    graph: Graph, timeline: Timeline, arrival: dict[tuple[str, str], TransferSpan], at: Span
+) -> list[Span]:
+    if isinstance(at, TransferSpan):
+        return [timeline.span[graph.producer[at.tensor].name]]
+    op = graph.op[at.op]
+    inputs = [arrival.get((name, at.device)) or timeline.span[graph.producer[name].name] for name in op.inputs]
+    return [*inputs, *(timeline.span[name] for name in op.after)]
+
+
+def _previous(timeline: Timeline) -> dict[tuple[str, ...], list[Span]]:
+    """What ran before each span on its device or on its lanes."""
+    last: dict[tuple[str, str], Span] = {}
+    before: dict[tuple[str, ...], list[Span]] = {}
+    for span in (*timeline.ops, *timeline.transfers):
+        if isinstance(span, OpSpan):
+            lanes = [("op", span.device)]
+        else:
+            lanes = [("send", span.source), ("receive", span.destination)]
+        before[_name(span)] = [last[lane] for lane in lanes if lane in last]
+        last.update(dict.fromkeys(lanes, span))
+    return before

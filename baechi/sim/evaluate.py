@@ -1,0 +1,142 @@
+"""A schedule, and what the simulator says of it: the one judge of placers, verifier, reports and tests."""
+
+from typing import NamedTuple
+
+import numpy as np
+from baechi.cost.jit import kernel, maker
+
+from baechi.cost.problem import Arrays, Ints, Problem
+from baechi.errors import BaechiError
+from baechi.ir.plan import Plan, TransferKey
+from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
+from baechi.sim.engine import Run, play
+from baechi.sim.transfers import Transfers, transfers_of
+from baechi.units import to_seconds
+
+__all__ = ["Schedule", "evaluate", "excess_bytes", "orders", "simulate", "transfer_keys"]
+
+
+class Schedule(NamedTuple):
+    """What a placer decides.
+
+    Attributes:
+        device: (ops,) device of each op.
+        sequence: (ops,) all ops in one topological order; every device runs its own in this order.
+    """
+
+    device: Ints
+    sequence: Ints
+
+
+@maker
+def orders(device: Ints, sequence: Ints, devices: int) -> tuple[Ints, Ints]:
+    """Ops of each device in the order of `sequence`, as (ops, pointers)."""
+    ptr = np.zeros(devices + 1, np.int64)
+    for d in device:
+        ptr[d + 1] += 1
+    ptr = np.cumsum(ptr)
+    at = ptr[:-1].copy()
+    order = np.empty(len(device), np.int64)
+    for i in sequence:
+        order[at[device[i]]] = i
+        at[device[i]] += 1
+    return order, ptr
+
+
+@maker
+def _by_first_reader(a: Arrays, device: Ints, sequence: Ints, x: Transfers) -> Ints:
+    """Rank of each transfer: when its first reader at the destination comes."""
+    position = np.empty(len(sequence), np.int64)
+    for k in range(len(sequence)):
+        position[sequence[k]] = k
+    rank = np.full(len(x.tensor), len(sequence))
+    for k in range(len(x.tensor)):
+        t = x.tensor[k]
+        for r in range(a.rd_ptr[t], a.rd_ptr[t + 1]):
+            reader = a.rd_op[r]
+            if device[reader] == x.destination[k]:
+                rank[k] = min(rank[k], position[reader])
+    return rank
+
+
+@kernel
+def evaluate(a: Arrays, device: Ints, sequence: Ints, log: bool = False) -> tuple[Run, Transfers]:
+    """Simulate a schedule; of the transfers that could start, the one that is read first goes first."""
+    order, ptr = orders(device, sequence, len(a.cap))
+    x = transfers_of(a, device)
+    return play(a, device, order, ptr, x, _by_first_reader(a, device, sequence, x), False, log), x
+
+
+def excess_bytes(a: Arrays, peak: Ints) -> int:
+    """Bytes by which the devices' peaks are over their caps, summed."""
+    return int(np.maximum(peak - a.cap, 0).sum())
+
+
+def transfer_keys(problem: Problem, device: Ints, run: Run, x: Transfers) -> tuple[TransferKey, ...]:
+    """The transfers of a run by name, in the order in which they started."""
+    names = [d.name for d in problem.cluster.devices]
+    tensors, a = problem.tensor_names, problem.arrays
+    keys = []
+    for k in run.x_order[: len(x.tensor)].tolist():
+        t = int(x.tensor[k])
+        keys.append((tensors[t], names[device[a.t_op[t]]], names[x.destination[k]]))
+    return tuple(keys)
+
+
+def simulate(problem: Problem, plan: Plan) -> Timeline:
+    """Play a plan: the timeline that a step of it should take.
+
+    Raises:
+        BaechiError: B402 when the plan is not for this graph, B403 when its orders or transfers
+            cannot be carried out.
+    """
+    index = {op.name: i for i, op in enumerate(problem.graph.ops)}
+    number = {d.name: k for k, d in enumerate(problem.cluster.devices)}
+    if plan.device.keys() != index.keys():
+        raise BaechiError("B402", "the plan is for another graph", help="place the graph again, or name the right target")
+    device = np.array([number[plan.device[op.name]] for op in problem.graph.ops], np.int64)
+    order = [index[name] for d in problem.cluster.devices for name in plan.order.get(d.name, ())]
+    ptr = np.cumsum([0, *(len(plan.order.get(d.name, ())) for d in problem.cluster.devices)])
+    x = transfers_of(problem.arrays, device)
+    rank = _ranks(problem, plan, x, device)
+    run = play(problem.arrays, device, np.array(order, np.int64), ptr.astype(np.int64), x, rank, True, True)
+    if run.done < len(index):
+        raise BaechiError("B403", f"the plan stops after {run.done} of {len(index)} ops: its orders wait for each other")
+    return _timeline(problem, device, run, x)
+
+
+def _ranks(problem: Problem, plan: Plan, x: Transfers, device: Ints) -> Ints:
+    position = {key: k for k, key in enumerate(plan.transfers)}
+    names = [d.name for d in problem.cluster.devices]
+    rank = np.empty(len(x.tensor), np.int64)
+    for k, (t, d) in enumerate(zip(x.tensor.tolist(), x.destination.tolist(), strict=True)):
+        key = (problem.tensor_names[t], names[device[problem.arrays.t_op[t]]], names[d])
+        if key not in position:
+            raise BaechiError("B403", f"the plan does not send '{key[0]}' from {key[1]} to {key[2]}")
+        rank[k] = position[key]
+    if len(position) != len(rank):
+        raise BaechiError("B403", f"the plan has {len(position)} transfers where {len(rank)} are needed")
+    return rank
+
+
+def _timeline(problem: Problem, device: Ints, run: Run, x: Transfers) -> Timeline:
+    names = [d.name for d in problem.cluster.devices]
+    a = problem.arrays
+    start, end = run.op_start.tolist(), run.op_end.tolist()
+    spans = [
+        OpSpan(op.name, names[device[i]], to_seconds(start[i]), to_seconds(end[i]))
+        for i, op in enumerate(problem.graph.ops)
+    ]
+    by_start = np.lexsort((run.op_end, run.op_start))
+    transfers = []
+    for k in run.x_order.tolist():
+        t, d = int(x.tensor[k]), names[x.destination[k]]
+        times = to_seconds(run.x_start[k]), to_seconds(run.x_end[k])
+        transfers.append(
+            TransferSpan(problem.tensor_names[t], names[device[a.t_op[t]]], d, *times, int(a.t_bytes[t]))
+        )
+    curves: list[list[tuple[float, int]]] = [[] for _ in names]
+    for ticks, d, nbytes in run.memory.tolist():
+        curves[d].append((to_seconds(ticks), nbytes))
+    memory = {name: tuple(curve) for name, curve in zip(names, curves, strict=True)}
+    return Timeline(tuple(spans[i] for i in by_start), tuple(transfers), memory)
