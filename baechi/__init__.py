@@ -1,0 +1,19 @@
+"""baechi: operator placement for training graphs on memory-constrained devices."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from baechi.api import ModelPlan, place, plan
+
+__all__ = ["ModelPlan", "__version__", "place", "plan"]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Load the functions when they are first used: `import baechi` imports no framework and no solver."""
+    if name in __all__:
+        from baechi import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'baechi' has no attribute '{name}'")

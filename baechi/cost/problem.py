@@ -14,7 +14,7 @@ from baechi.ir.cluster import CONTENTIONS, Cluster, Device
 from baechi.ir.graph import Graph
 from baechi.units import TICKS_PER_SECOND
 
-__all__ = ["DUPLEX", "LINK", "PARALLEL", "SEQUENTIAL", "TOKEN", "UNLIMITED_CORES", "Arrays", "Ints", "Problem"]
+__all__ = ["DUPLEX", "LINK", "PARALLEL", "SEQUENTIAL", "TOKEN", "UNLIMITED_CORES", "Arrays", "Ints", "Problem", "group_labels"]
 
 Ints = NDArray[np.int64]
 
@@ -134,15 +134,19 @@ def _op_arrays(problem: Problem) -> tuple[Ints, ...]:
     ops = problem.graph.ops
     rank = np.empty(len(ops), np.int64)
     rank[np.asarray(problem.graph.order, np.int64)] = np.arange(len(ops))
-    numbers: dict[str, int] = {}
-    labels = np.array([numbers.setdefault(op.group or "\0" + op.name, len(numbers)) for op in ops], np.int64)
     return (
         _ticks(problem),
         _whole(op.persistent_bytes for op in ops),
         _whole(op.temp_bytes for op in ops),
         rank,
-        *_groups(labels),
+        *_groups(group_labels(problem.graph)),
     )
+
+
+def group_labels(graph: Graph) -> Ints:
+    """A number for the colocation group of each op; an op without one is a group of its own."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(op.group or "\0" + op.name, len(numbers)) for op in graph.ops], np.int64)
 
 
 def _ticks(problem: Problem) -> Ints:

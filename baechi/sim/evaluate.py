@@ -10,10 +10,10 @@ from baechi.errors import BaechiError
 from baechi.ir.plan import Plan, TransferKey
 from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
 from baechi.sim.engine import Run, play
-from baechi.sim.transfers import Transfers, transfers_of
+from baechi.sim.transfers import Transfers, copy_of, transfers_of
 from baechi.units import to_seconds
 
-__all__ = ["Schedule", "evaluate", "excess_bytes", "orders", "simulate", "transfer_keys"]
+__all__ = ["Schedule", "evaluate", "excess_bytes", "orders", "play_in", "simulate", "transfer_keys"]
 
 
 class Schedule(NamedTuple):
@@ -22,13 +22,16 @@ class Schedule(NamedTuple):
     Attributes:
         device: (ops,) device of each op.
         sequence: (ops,) all ops in one topological order; every device runs its own in this order.
+        sent: (transfers, 2) tensor and destination in the order that every lane keeps; None leaves
+            it to the simulator, which sends first what is read first.
     """
 
     device: Ints
     sequence: Ints
+    sent: Ints | None = None
 
 
-@maker
+@kernel
 def orders(device: Ints, sequence: Ints, devices: int) -> tuple[Ints, Ints]:
     """Ops of each device in the order of `sequence`, as (ops, pointers)."""
     ptr = np.zeros(devices + 1, np.int64)
@@ -60,11 +63,36 @@ def _by_first_reader(a: Arrays, device: Ints, sequence: Ints, x: Transfers) -> I
 
 
 @kernel
-def evaluate(a: Arrays, device: Ints, sequence: Ints, log: bool = False) -> tuple[Run, Transfers]:
-    """Simulate a schedule; of the transfers that could start, the one that is read first goes first."""
+def _evaluate(a: Arrays, device: Ints, sequence: Ints, sent: Ints) -> tuple[Run, Transfers]:
     order, ptr = orders(device, sequence, len(a.cap))
     x = transfers_of(a, device)
-    return play(a, device, order, ptr, x, _by_first_reader(a, device, sequence, x), False, log), x
+    strict = len(sent) > 0
+    rank = _in_order(x, sent) if strict else _by_first_reader(a, device, sequence, x)
+    return play(a, device, order, ptr, x, rank, strict, False), x
+
+
+@maker
+def _in_order(x: Transfers, sent: Ints) -> Ints:
+    rank = np.full(len(x.tensor), len(sent))
+    for k in range(len(sent)):
+        rank[copy_of(x, sent[k, 0], sent[k, 1])] = k
+    return rank
+
+
+@kernel
+def play_in(a: Arrays, device: Ints, sequence: Ints) -> tuple[Ints, int]:
+    """Peaks and makespan of a schedule whose transfers are left to the simulator; for compiled searches."""
+    run, _ = _evaluate(a, device, sequence, np.empty((0, 2), np.int64))
+    return run.peak, run.makespan
+
+
+_LEFT_TO_THE_SIMULATOR = np.empty((0, 2), np.int64)
+
+
+def evaluate(a: Arrays, schedule: Schedule) -> tuple[Run, Transfers]:
+    """Simulate a schedule: times, peaks, and the transfers that it needs."""
+    sent = _LEFT_TO_THE_SIMULATOR if schedule.sent is None else schedule.sent
+    return _evaluate(a, schedule.device, schedule.sequence, sent)
 
 
 def excess_bytes(a: Arrays, peak: Ints) -> int:

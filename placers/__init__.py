@@ -1,0 +1,48 @@
+"""Placers: Graph x Cluster to Plan. The next placer is one new file, and a line here."""
+
+from baechi.errors import BaechiError
+from baechi.placers.base import Placer, make_plan
+from baechi.placers.check import check_placer
+from baechi.placers.etf import Etf
+from baechi.placers.fixed import Contiguous, Expert, RoundRobin, Single
+from baechi.placers.portfolio import Auto
+from baechi.placers.sct import Sct
+from baechi.placers.topo import Topo
+
+__all__ = [
+    "PLACERS",
+    "Auto",
+    "Contiguous",
+    "Etf",
+    "Expert",
+    "Placer",
+    "RoundRobin",
+    "Sct",
+    "Single",
+    "Topo",
+    "check_placer",
+    "get_placer",
+    "make_plan",
+]
+
+PLACERS: dict[str, type[Placer]] = {
+    placer.name: placer for placer in (Topo, Etf, Sct, Single, Contiguous, RoundRobin, Expert, Auto)
+}
+
+
+def get_placer(name: str, **options: object) -> Placer:
+    """The placer called `name`, with its options.
+
+    Raises:
+        BaechiError: B505 when there is none, or it has no such option.
+
+    Example:
+        >>> get_placer("m-sct", threshold=0.5)
+        Sct(threshold=0.5)
+    """
+    if name not in PLACERS:
+        raise BaechiError("B505", f"no placer '{name}'", help="one of: " + ", ".join(PLACERS))
+    try:
+        return PLACERS[name](**options)
+    except TypeError:
+        raise BaechiError("B505", f"placer '{name}' has no option among: {', '.join(options)}") from None

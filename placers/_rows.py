@@ -1,0 +1,194 @@
+"""A part of m-SCT's linear programme, written down as arrays and solved by GLOP's dual simplex."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ortools.math_opt import model_pb2
+
+__all__ = ["Bounds", "Net", "make_net", "solve_rows"]
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+_LONGEST = 1000.0  # GLOP's tolerances are absolute: times are scaled so that the longest block takes this
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Net:
+    """A graph in topological order: k per node, (u, v, c) per edge, where each came from, and its blocks."""
+
+    k: Floats
+    u: Ints
+    v: Ints
+    c: Floats
+    edge: Ints
+    cut: Bools
+    block: Ints
+    forced: Bools
+
+    def paths(self, y: Floats) -> tuple[Floats, Floats]:
+        """Longest path through each edge and in each block, with communication c (1 - y)."""
+        from baechi.placers import _paths
+
+        c = self.c * (1.0 - y)
+        head, tail = _paths.sweep(self.k, self.u, self.v, c, self.cut)
+        through = head[self.u] + self.k[self.u] + c + np.where(self.cut[self.v], 0.0, tail[self.v])
+        return through, self.most(head + tail)
+
+    def most(self, times: Floats) -> Floats:
+        """Largest of the nodes' times in each block."""
+        found = np.zeros(self.block[-1] + 1 if len(self.block) else 0)
+        np.maximum.at(found, self.block, times)
+        return found
+
+
+def make_net(k: Floats, u: Ints, v: Ints, c: Floats, edge: Ints) -> Net:
+    from baechi.placers import _paths
+
+    cut = _paths.find_cuts(len(k), u, v)
+    outs, ins = np.bincount(u, minlength=len(k)), np.bincount(v, minlength=len(k))
+    return Net(k, u, v, c, edge, cut, np.cumsum(cut), (outs[u] == 1) & (ins[v] == 1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bounds:
+    """Lower bounds on each node's head and tail, and on each block's w."""
+
+    head: Floats
+    tail: Floats
+    w: Floats
+
+
+def solve_rows(net: Net, low: Bounds, longest: Floats, edges: Ints, bound: Floats, y: Floats) -> None:
+    """Solve the programme of some edges, which make up whole blocks; raise `bound` and set `y` there, in place.
+
+    Every other edge and node counts only by the lower bounds on heads and tails, so the optimum never exceeds
+    that of the full programme. Nothing changes when the solver gives up.
+
+    Args:
+        longest: float64[blocks], the longest path known in each block, for the scale.
+    """
+    from ortools.math_opt.python import mathopt
+
+    rows = _Rows.of(net, low, edges)
+    scale = _LONGEST / longest[rows.blocks].max()
+    model = mathopt.Model.from_model_proto(_proto(net, low, rows, scale))
+    how = mathopt.SolveParameters(threads=1, lp_algorithm=mathopt.LPAlgorithm.DUAL_SIMPLEX)
+    result = mathopt.solve(model, mathopt.SolverType.GLOP, params=how)
+    if result.termination.reason != mathopt.TerminationReason.OPTIMAL:
+        return
+    values = np.array(result.variable_values(list(model.variables())))
+    w, found = np.split(values[len(rows.nodes) :], [len(rows.blocks)])
+    bound[rows.blocks] = np.maximum(bound[rows.blocks], w / scale)
+    y[rows.free] = found.clip(0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """Variables: a start per node, w per block, y per free edge. Rows: see `_proto`.
+
+    Args:
+        first: node that each node of `net` starts with, chains being one, after `delay`.
+        edges: edges between two chains.
+        ends: nodes that no edge here leaves.
+    """
+
+    nodes: Ints
+    blocks: Ints
+    free: Ints
+    edges: Ints
+    ends: Ints
+    first: Ints
+    delay: Floats
+
+    @classmethod
+    def of(cls, net: Net, low: Bounds, edges: Ints) -> "_Rows":
+        from baechi.placers import _paths
+
+        chained = np.zeros(len(net.u), np.bool_)
+        chained[edges] = net.forced[edges] & ~net.cut[net.v[edges]]
+        first, delay = _paths.merge_chains(net.k, net.u, net.v, chained)
+        u, v = net.u[edges], net.v[edges]
+        touched = np.unique(np.concatenate((u, v[~net.cut[v]])))
+        return cls(
+            nodes=np.unique(first[touched]),
+            blocks=np.unique(net.block[u]),
+            free=edges[~net.forced[edges]],
+            edges=edges[~chained[edges]],
+            ends=np.setdiff1d(touched, u, assume_unique=False),
+            first=first,
+            delay=delay,
+        )
+
+
+def _proto(net: Net, low: Bounds, rows: _Rows, scale: float) -> "model_pb2.ModelProto":
+    """Write, for each edge, end of a path, and node with several choices::
+
+        start_v - start_u + c y >= k_u + c        w - start_u >= tail_u        sum y <= 1
+    """
+    from ortools.math_opt import model_pb2
+
+    start = np.zeros(len(net.k), np.int64)
+    start[rows.nodes] = np.arange(len(rows.nodes))
+    start = start[rows.first]
+    w = np.zeros(len(low.w), np.int64)
+    w[rows.blocks] = len(rows.nodes) + np.arange(len(rows.blocks))
+    y = np.full(len(net.u), -1)
+    y[rows.free] = len(rows.nodes) + len(rows.blocks) + np.arange(len(rows.free))
+
+    e, ends = rows.edges, rows.ends
+    u, v = net.u[e], net.v[e]
+    leaves = net.cut[v]
+    least = np.where(net.forced[e], 0.0, net.c[e]) + net.k[u] + rows.delay[u] - np.where(leaves, 0.0, rows.delay[v])
+    least = np.concatenate((least, rows.delay[ends] + low.tail[ends]))
+    late = np.concatenate((np.where(leaves, w[net.block[u]], start[v]), w[net.block[ends]]))
+    early = np.concatenate((start[u], start[ends]))
+    row = np.arange(len(least))
+    saves = np.flatnonzero((y[e] >= 0) & (net.c[e] > 0.0))
+    parts = [(row, late, np.ones(len(row))), (row, early, -np.ones(len(row))), (saves, y[e[saves]], net.c[e[saves]] * scale)]
+    count = len(row)
+    for end in (net.u[rows.free], net.v[rows.free]):
+        several = np.bincount(end, minlength=len(net.k)) > 1
+        chosen = several[end]
+        parts.append((count + (np.cumsum(several) - 1)[end[chosen]], y[rows.free[chosen]], np.ones(chosen.sum())))
+        count += int(several.sum())
+    return _fill_proto(
+        model_pb2.ModelProto(),
+        lower=np.concatenate((low.head[rows.nodes] * scale, low.w[rows.blocks] * scale, np.zeros(len(rows.free)))),
+        upper=np.concatenate((np.full(len(rows.nodes) + len(rows.blocks), np.inf), np.ones(len(rows.free)))),
+        costs=w[rows.blocks],
+        least=np.concatenate((least * scale, np.full(count - len(row), -np.inf))),
+        most=np.concatenate((np.full(len(row), np.inf), np.ones(count - len(row)))),
+        entries=[np.concatenate(part) for part in zip(*parts, strict=True)],
+    )
+
+
+def _fill_proto(
+    proto: "model_pb2.ModelProto",
+    lower: Floats,
+    upper: Floats,
+    costs: Ints,
+    least: Floats,
+    most: Floats,
+    entries: list[NDArray[np.generic]],
+) -> "model_pb2.ModelProto":
+    """Arrays go in whole: the expression interface takes as long to build the model as to solve it."""
+    proto.variables.ids.extend(range(len(lower)))
+    proto.variables.lower_bounds.extend(lower.tolist())
+    proto.variables.upper_bounds.extend(upper.tolist())
+    proto.variables.integers.extend([False] * len(lower))
+    proto.objective.linear_coefficients.ids.extend(costs.tolist())
+    proto.objective.linear_coefficients.values.extend([1.0] * len(costs))
+    proto.linear_constraints.ids.extend(range(len(least)))
+    proto.linear_constraints.lower_bounds.extend(least.tolist())
+    proto.linear_constraints.upper_bounds.extend(most.tolist())
+    order = np.lexsort((entries[1], entries[0]))
+    proto.linear_constraint_matrix.row_ids.extend(entries[0][order].tolist())
+    proto.linear_constraint_matrix.column_ids.extend(entries[1][order].tolist())
+    proto.linear_constraint_matrix.coefficients.extend(entries[2][order].tolist())
+    return proto

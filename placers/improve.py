@@ -1,0 +1,121 @@
+"""Local search on a schedule: move colocation groups between devices while that helps."""
+
+import numpy as np
+
+from baechi.cost.jit import kernel, leaf
+from baechi.cost.problem import Arrays, Ints
+from baechi.sim.evaluate import Schedule, play_in
+
+__all__ = ["improve", "tries_for"]
+
+_LONGEST_MOVE = 64
+
+
+def tries_for(a: Arrays, work: float = 3e7) -> int:
+    """Moves to try, so that simulating them all takes about `work` events, 4,000 at most."""
+    return int(np.clip(work / (len(a.rank) + len(a.in_t) + 1), 50, 4000))
+
+
+def improve(a: Arrays, schedule: Schedule, *, tries: int, seed: int, until_fits: bool = False) -> Schedule:
+    """Move runs of groups, neighbours in the sequence, to other devices.
+
+    A move is kept when the bytes over the caps shrink, or stay and the step does not get longer.
+    The sequence stays, so no order can ever wait for itself.
+
+    Args:
+        a: the problem.
+        schedule: where to start; ops of a group on one device.
+        tries: simulated moves.
+        seed: of the choice of moves.
+        until_fits: stop at the first schedule within all caps.
+
+    Returns:
+        A schedule that is no worse, its transfers left to the simulator.
+    """
+    home = np.empty(len(a.group_ptr) - 1, np.int64)
+    home[a.group] = schedule.device
+    _search(a, home, schedule.sequence, tries, seed, until_fits)
+    return Schedule(home[a.group], schedule.sequence)
+
+
+@kernel
+def _search(a: Arrays, home: Ints, sequence: Ints, tries: int, seed: int, until_fits: bool) -> None:
+    np.random.seed(seed)
+    devices = len(a.cap)
+    peak, span = play_in(a, home[a.group], sequence)
+    excess = _excess(a, peak)
+    moved = np.empty(_LONGEST_MOVE, np.int64)
+    for _ in range(tries):
+        if devices < 2 or (until_fits and excess == 0):
+            return
+        source = _source(a, peak, excess)
+        target = _target(a, peak, source, excess)
+        count = _pick(a, home, sequence, source, target, moved)
+        if count == 0:
+            continue
+        origin = home[moved[0]]
+        for k in range(count):
+            home[moved[k]] = target
+        new_peak, new_span = play_in(a, home[a.group], sequence)
+        new_excess = _excess(a, new_peak)
+        if new_excess < excess or (new_excess == excess and new_span <= span):
+            peak, span, excess = new_peak, new_span, new_excess
+        else:
+            for k in range(count):
+                home[moved[k]] = origin
+
+
+@leaf
+def _excess(a: Arrays, peak: Ints) -> int:
+    excess = np.int64(0)
+    for d in range(len(a.cap)):
+        excess += max(0, peak[d] - a.cap[d])
+    return int(excess)
+
+
+@leaf
+def _source(a: Arrays, peak: Ints, excess: int) -> int:
+    """A device to take from: one that is over its cap, or any (-1)."""
+    if excess == 0:
+        return -1
+    d = np.random.randint(len(a.cap))
+    while peak[d] <= a.cap[d]:
+        d = (d + 1) % len(a.cap)
+    return int(d)
+
+
+@leaf
+def _target(a: Arrays, peak: Ints, source: int, excess: int) -> int:
+    """A device to give to: when memory is short, mostly one with room."""
+    d = np.random.randint(len(a.cap))
+    if excess > 0 and np.random.randint(4) > 0:
+        for _ in range(len(a.cap)):
+            if peak[d] < a.cap[d]:
+                break
+            d = (d + 1) % len(a.cap)
+    return int((d + 1) % len(a.cap) if d == source else d)
+
+
+@leaf
+def _pick(a: Arrays, home: Ints, sequence: Ints, source: int, target: int, moved: Ints) -> int:
+    """Groups to move: a run of a random length from a random place on, all from one device.
+
+    Half of the time the run has one group, next to one that is on the target already if there is
+    a choice; long runs carry whole blocks of a model.
+    """
+    length = 1 if np.random.randint(2) == 0 else 1 << np.random.randint(7)
+    at = np.random.randint(len(sequence))
+    count = 0
+    for step in range(len(sequence)):
+        g = a.group[sequence[(at + step) % len(sequence)]]
+        if source < 0 and home[g] != target:
+            source = home[g]
+        if home[g] != source or source == target:
+            continue
+        if count > 0 and moved[count - 1] == g:
+            continue
+        moved[count] = g
+        count += 1
+        if count == length:
+            break
+    return count
