@@ -6,18 +6,18 @@ optima add up.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from baechi.cost.jit import kernel
 
 __all__ = ["fill", "find_cuts", "lower_bounds", "match", "merge_chains", "relay", "sweep", "topological"]
 
-_compiled = njit(cache=True, nogil=True)
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
-@_compiled
+@kernel
 def topological(n: int, src: Ints, dst: Ints) -> tuple[Ints, int]:
     """Number the nodes by Kahn's rule, first in first out; edges are sorted by (src, dst).
 
@@ -48,7 +48,7 @@ def topological(n: int, src: Ints, dst: Ints) -> tuple[Ints, int]:
     return position, done
 
 
-@_compiled
+@kernel
 def find_cuts(n: int, u: Ints, v: Ints) -> Bools:
     """Find the nodes that every path runs through: no edge, source or sink lies across them."""
     has_in = np.zeros(n, np.bool_)
@@ -73,7 +73,7 @@ def find_cuts(n: int, u: Ints, v: Ints) -> Bools:
     return cut
 
 
-@_compiled
+@kernel
 def sweep(k: Floats, u: Ints, v: Ints, c: Floats, cut: Bools) -> tuple[Floats, Floats]:
     """Longest path before each node's start, and from its start to its block's end."""
     n = len(k)
@@ -92,11 +92,11 @@ def sweep(k: Floats, u: Ints, v: Ints, c: Floats, cut: Bools) -> tuple[Floats, F
     return head, tail
 
 
-@_compiled
+@kernel
 def _least_maximum(a: Floats, c: Floats) -> float:
     """Minimise max(a + c (1 - y)) over y >= 0 that sum to at most 1; the answer is never too high."""
-    low = a.max()
-    high = (a + c).max()
+    low: float = a.max()
+    high: float = (a + c).max()
     if _saving(a, c, low) <= 1.0:
         return low
     for _ in range(60):
@@ -110,7 +110,7 @@ def _least_maximum(a: Floats, c: Floats) -> float:
     return low
 
 
-@_compiled
+@kernel
 def _saving(a: Floats, c: Floats, level: float) -> float:
     """Least sum of y that keeps every a + c (1 - y) at or under `level`."""
     total = 0.0
@@ -120,7 +120,7 @@ def _saving(a: Floats, c: Floats, level: float) -> float:
     return total
 
 
-@_compiled
+@kernel
 def lower_bounds(k: Floats, u: Ints, v: Ints, c: Floats, by_head: Ints, cut: Bools) -> tuple[Floats, Floats]:
     """Bounds on any solution's `sweep`: heads under the parents' rows alone, tails under the children's."""
     n = len(k)
@@ -153,7 +153,7 @@ def lower_bounds(k: Floats, u: Ints, v: Ints, c: Floats, by_head: Ints, cut: Boo
     return head, tail
 
 
-@_compiled
+@kernel
 def fill(order: Ints, u: Ints, v: Ints, y: Floats, n: int) -> None:
     """Raise y[order] greedily, in place, as far as each node's one child and one parent allow."""
     out_left = np.ones(n)
@@ -169,7 +169,7 @@ def fill(order: Ints, u: Ints, v: Ints, y: Floats, n: int) -> None:
             in_left[v[e]] -= more
 
 
-@_compiled
+@kernel
 def _ration(a: Floats, c: Floats, goal: float, most: Floats, y: Floats) -> None:
     """Least y that brings every a + c (1 - y) to `goal`, or as near as y <= most and sum y <= 1 allow."""
     low = goal
@@ -189,7 +189,7 @@ def _ration(a: Floats, c: Floats, goal: float, most: Floats, y: Floats) -> None:
         y[i] = max(0.0, min(need, most[i], 1.0))
 
 
-@_compiled
+@kernel
 def relay(
     k: Floats, u: Ints, v: Ints, c: Floats, by_head: Ints, cut: Bools, goal: Floats, y: Floats, backward: bool
 ) -> None:
@@ -227,10 +227,8 @@ def relay(
             p += -1 if backward else 1
         if count == 0:
             continue
-        if backward:
-            due = goal[i] - head[i] - k[i]
-        else:
-            due = goal[u[by_head[start]]] - (0.0 if cut[i] else tail[i])
+        end = goal[i if backward else u[by_head[start]]]
+        due = end - (head[i] + k[i] if backward else 0.0 if cut[i] else tail[i])
         _ration(a[:count], d[:count], max(due, a[:count].max()), most[:count], share[:count])
         latest = 0.0
         for j in range(count):
@@ -244,7 +242,7 @@ def relay(
             head[i] = latest
 
 
-@_compiled
+@kernel
 def merge_chains(k: Floats, u: Ints, v: Ints, chained: Bools) -> tuple[Ints, Floats]:
     """Tie the head of each chained edge to its chain's first node.
 
@@ -260,7 +258,7 @@ def merge_chains(k: Floats, u: Ints, v: Ints, chained: Bools) -> tuple[Ints, Flo
     return first, delay
 
 
-@_compiled
+@kernel
 def match(order: Ints, src: Ints, dst: Ints, n: int) -> tuple[Ints, Ints]:
     """Accept edges in `order` while their ends are free: each node's child and parent, or -1."""
     child = np.full(n, -1)

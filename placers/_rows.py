@@ -127,9 +127,9 @@ class _Rows:
 
 
 def _proto(net: Net, low: Bounds, rows: _Rows, scale: float) -> "model_pb2.ModelProto":
-    """Write, for each edge, end of a path, and node with several choices::
+    """One row for each edge, each end of a path, and each node with several choices::
 
-        start_v - start_u + c y >= k_u + c        w - start_u >= tail_u        sum y <= 1
+    start_v - start_u + c y >= k_u + c        w - start_u >= tail_u        sum y <= 1
     """
     from ortools.math_opt import model_pb2
 
@@ -150,7 +150,11 @@ def _proto(net: Net, low: Bounds, rows: _Rows, scale: float) -> "model_pb2.Model
     early = np.concatenate((start[u], start[ends]))
     row = np.arange(len(least))
     saves = np.flatnonzero((y[e] >= 0) & (net.c[e] > 0.0))
-    parts = [(row, late, np.ones(len(row))), (row, early, -np.ones(len(row))), (saves, y[e[saves]], net.c[e[saves]] * scale)]
+    parts = [
+        (row, late, np.ones(len(row))),
+        (row, early, -np.ones(len(row))),
+        (saves, y[e[saves]], net.c[e[saves]] * scale),
+    ]
     count = len(row)
     for end in (net.u[rows.free], net.v[rows.free]):
         several = np.bincount(end, minlength=len(net.k)) > 1

@@ -68,7 +68,10 @@ def overflow(a: Arrays, b: Ledger, device: Ints, group_persistent: Ints, i: int,
         need += a.t_size[t]
     for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
         t = a.in_t[k]
-        if a.t_ticks[t] != TOKEN and device[a.t_op[t]] != p and b.arrived[t, p] < 0:
+        source = device[a.t_op[t]]
+        if source < 0:
+            source = b.home[a.group[a.t_op[t]]]
+        if a.t_ticks[t] != TOKEN and source >= 0 and source != p and b.arrived[t, p] < 0:
             need += a.t_bytes[t]
     g = a.group[i]
     persistent = b.persistent[p] + (group_persistent[g] if b.home[g] < 0 else 0)

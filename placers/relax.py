@@ -33,7 +33,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-_FIRST_ROWS = 2000  # rows a block starts from: about the knee on layered graphs of 10,000 ops
 _LEAST_GROWTH = 300
 _CLOSED = 1e-7  # relative gap at which a block counts as solved
 _PASSES = 8
@@ -65,16 +64,17 @@ def favourites(
     comm: Ints,
     *,
     threshold: float = 0.1,
-    spare: bool = True,
     limit: int = 20_000,
+    first_rows: int = 2000,
 ) -> Favourites:
     """Solve m-SCT's linear programme and round it to favourite children.
 
     The optimum is rarely unique. The one returned depends on the values alone, not on the order of the edges:
     nodes are numbered by Kahn's rule (first in, first out), edges sorted by that, rows chosen by the length of
     the longest path through them, the simplex method started cold, and no y is larger than the deadlines ask.
-    With `spare`, what is left of each node's one child and one parent then goes, greedily, to the edges with
-    the largest (y, longest path, communication, -src, -dst); this shortens paths and lengthens none.
+    What is left of a node's one child and one parent then goes to its edges with y > 0, in the order of
+    (y, longest path, communication, -src, -dst), largest first: that shortens paths and lengthens none. Edges
+    that no deadline presses keep x = 1: favouring them as well made m-SCT's plans longer on layered graphs.
     An edge is a favourite when x, rounded to nine digits, is under `threshold`; edges are accepted by
     (x, -comm, src, dst) while both ends are free, so that no node has two.
 
@@ -87,8 +87,8 @@ def favourites(
         dst: int64[m], head of each edge.
         comm: int64[m], time to send along each edge, in ticks.
         threshold: 0.5 is the classical rounding, 0.1 the paper's.
-        spare: false leaves edges that no deadline presses at x = 1.
-        limit: largest number of edges in one programme.
+        limit: most rows of one block, one for each edge.
+        first_rows: rows a block starts from, or a twelfth of its edges if that is more.
 
     Raises:
         BaechiError: B207 when the edges form a cycle.
@@ -96,7 +96,7 @@ def favourites(
     Example:
         >>> ticks, ends = np.array([1, 2, 3]), (np.array([0, 0]), np.array([1, 2]))
         >>> found = favourites(ticks, *ends, np.array([4, 4]))
-        >>> found.bound, found.x.round(3).tolist()
+        >>> round(found.bound, 6), found.x.round(3).tolist()
         (5.5, [0.625, 0.375])
     """
     from baechi.placers import _paths
@@ -109,12 +109,13 @@ def favourites(
     k = np.empty(len(ticks))
     k[position] = ticks
     net = make_net(k, position[src[order]], position[dst[order]], comm[order].astype(np.float64), np.arange(len(src)))
-    y, bound = _relax(net, limit)
+    y, bound = _relax(net, limit, first_rows)
     y[net.c == 0] = 0.0
-    through, longest = net.paths(y)
-    if spare:
-        by_need = np.lexsort((dst[order], src[order], -net.c, -through, -y.round(9)))
-        _paths.fill(by_need[net.c[by_need] > 0], net.u, net.v, y, len(k))
+    through, _ = net.paths(y)
+    pressed = y.round(9)
+    by_need = np.lexsort((dst[order], src[order], -net.c, -through, -pressed))
+    _paths.fill(by_need[pressed[by_need] > 0.0], net.u, net.v, y, len(k))
+    _, longest = net.paths(y)
     x = np.empty(len(src))
     x[order] = (1.0 - y).clip(0.0, 1.0)
     rounded = x.round(9)
@@ -124,7 +125,7 @@ def favourites(
     return Favourites(child, parent, x, bound, float(gap) if gap > _CLOSED else 0.0)
 
 
-def _relax(net: Net, limit: int) -> tuple[Floats, float]:
+def _relax(net: Net, limit: int, first_rows: int) -> tuple[Floats, float]:
     """Fact 2 until nothing more goes, then the blocks."""
     from baechi.placers import _paths
 
@@ -143,12 +144,14 @@ def _relax(net: Net, limit: int) -> tuple[Floats, float]:
         at = np.full(len(net.k), -1)
         at[nodes] = np.arange(len(nodes))
         net = make_net(net.k[nodes], at[net.u[keep]], at[net.v[keep]], net.c[keep], net.edge[keep])
-    y[net.edge], bound = _grow(net, low, by_head, limit)
+    y[net.edge], bound = _grow(net, low, by_head, limit, first_rows)
     return y, max(bound, float(alone))
 
 
-def _grow(net: Net, low: Bounds, by_head: Ints, limit: int) -> tuple[Floats, float]:
+def _grow(net: Net, low: Bounds, by_head: Ints, limit: int, first_rows: int) -> tuple[Floats, float]:
     """Fact 4: solve, look for longer paths, take their edges in, until every block is closed."""
+    from baechi.placers import _paths
+
     block = net.block[net.u]
     bound = low.w.copy()
     inside = np.zeros(len(block), np.bool_)
@@ -156,35 +159,38 @@ def _grow(net: Net, low: Bounds, by_head: Ints, limit: int) -> tuple[Floats, flo
     y = _best(net, y, bound, _spread(net, by_head, bound, inside, y, 0.5))
     while True:
         through, longest = net.paths(y)
-        new = _more_rows(net, through, longest > bound * (1.0 + _CLOSED), inside, limit)
+        new = _more_rows(net, through, longest > bound * (1.0 + _CLOSED), inside, limit, first_rows)
         if not new.any():
-            return y, float(bound.sum())
+            _paths.relay(net.k, net.u, net.v, net.c, by_head, net.cut, longest[net.block], y, False)
+            return np.where(net.forced, 1.0, y), float(bound.sum())
         inside |= new
         opened = np.zeros(len(bound), np.bool_)
         opened[block[new]] = True
         trial = np.where(opened[block], net.forced, y)
-        for part in _portions(block, np.flatnonzero(inside & opened[block])):
+        for part in _portions(block, np.flatnonzero(inside & opened[block]), first_rows):
             solve_rows(net, low, longest, part, bound, trial)
         y = _best(net, y, bound, _spread(net, by_head, bound, inside, trial, 0.0))
 
 
-def _more_rows(net: Net, through: Floats, unsolved: Bools, inside: Bools, limit: int) -> Bools:
+def _more_rows(net: Net, through: Floats, unsolved: Bools, inside: Bools, limit: int, first_rows: int) -> Bools:
     """The edges on the longest paths of each unsolved block, half as many again as it has."""
     block = net.block[net.u]
     have = np.bincount(block[inside], minlength=len(unsolved))
-    allowed = np.where(have == 0, _FIRST_ROWS, (have // 2).clip(_LEAST_GROWTH, _FIRST_ROWS))
+    first = np.maximum(np.bincount(block, minlength=len(unsolved)) // 12, first_rows)
+    allowed = np.minimum(
+        np.where(have == 0, first, np.minimum(np.maximum(have // 2, _LEAST_GROWTH), first)), limit - have
+    )
     outside = np.flatnonzero(unsolved[block] & ~inside)
     outside = outside[np.lexsort((-through[outside], block[outside]))]
     rank = np.arange(len(outside)) - np.searchsorted(block[outside], block[outside])
     new = np.zeros(len(block), np.bool_)
     new[outside[rank < allowed[block[outside]]]] = True
-    too_many = have + np.bincount(block[new], minlength=len(have)) > limit
-    return new & ~too_many[block]
+    return new
 
 
-def _portions(block: Ints, edges: Ints) -> list[Ints]:
+def _portions(block: Ints, edges: Ints, first_rows: int) -> list[Ints]:
     """Whole blocks, together about as many rows as a block starts from."""
-    portion = np.searchsorted(block[edges], block[edges]) // _FIRST_ROWS
+    portion = np.searchsorted(block[edges], block[edges]) // first_rows
     return np.split(edges, np.flatnonzero(np.diff(portion)) + 1)
 
 

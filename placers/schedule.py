@@ -5,6 +5,10 @@ a free device, the one that can start first is started; ties go to the op that c
 topological order, then to the device that comes first. Inputs are fetched when the op is placed,
 one after the other on the copy lanes.
 
+What is there from the start and costs nothing, such as a parameter or a view of one, could start
+anywhere at once and would all go to the first device. It follows: it is placed with the first op
+that reads it, before that op.
+
 A pair's earliest start only grows while lanes fill up, except when a copy of an input arrives for
 another op. So pairs wait in heaps under the start that they had when they were last looked at, and
 are looked at again when they come to the top.
@@ -60,6 +64,8 @@ class _State(NamedTuple):
     stuck_count: Ints
     awake: Ints
     urgent: Ints
+    follows: Ints
+    stack: Ints
     tally: Ints
 
 
@@ -107,15 +113,52 @@ def _begin(a: Arrays, home: Ints) -> _State:
         np.zeros(devices, np.int64),
         np.full(devices, -1, np.int64),
         urgent,
+        _followers(a),
+        np.empty(ops + reads + 1, np.int64),
         np.zeros(4, np.int64),
     )
+
+
+@maker
+def _followers(a: Arrays) -> Ints:
+    """1 for ops that follow their first reader: free ones without inputs, and views of what they make."""
+    ops = len(a.rank)
+    order = np.empty(ops, np.int64)
+    for i in range(ops):
+        order[a.rank[i]] = i
+    follows = np.ones(ops, np.int64)
+    for i in order:
+        if a.in_ptr[i] == a.in_ptr[i + 1]:
+            for d in range(len(a.cap)):
+                if a.ticks[i, d] > 0:
+                    follows[i] = 0
+        for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
+            if follows[a.t_op[a.in_t[k]]] == 0:
+                follows[i] = 0
+        for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
+            if a.in_ptr[i] < a.in_ptr[i + 1] and a.t_base[t] < 0 and a.t_ticks[t] != TOKEN:
+                follows[i] = 0
+    for k in range(ops - 1, -1, -1):
+        i = order[k]
+        read = False
+        for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
+            for r in range(a.rd_ptr[t], a.rd_ptr[t + 1]):
+                read = read or follows[a.rd_op[r]] == 0 or follows[a.rd_op[r]] == 2
+        if follows[i] == 1:
+            follows[i] = 2 if read else 0
+    return follows // 2
 
 
 @leaf
 def _loop(a: Arrays, child: Ints, soft: bool, s: _State) -> None:
     ops, devices = len(a.rank), len(a.cap)
     for i in range(ops):
-        if s.waits[i] == 0:
+        if s.follows[i]:
+            for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
+                for k in range(a.rd_ptr[t], a.rd_ptr[t + 1]):
+                    s.waits[a.rd_op[k]] -= 1
+    for i in range(ops):
+        if s.waits[i] == 0 and not s.follows[i]:
             _announce(a, i, s)
     while True:
         while _start_best(a, s):
@@ -146,7 +189,7 @@ def _earliest(a: Arrays, i: int, p: int, s: _State, fetch: bool) -> int:
     taken = s.lane[lane_in]
     for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
         t = a.in_t[k]
-        source = s.device[a.t_op[t]]
+        source = _place_of(a, a.t_op[t], p, s)
         there = s.end[a.t_op[t]]
         if source != p and a.t_ticks[t] != TOKEN:
             if s.books.arrived[t, p] >= 0:
@@ -165,6 +208,71 @@ def _earliest(a: Arrays, i: int, p: int, s: _State, fetch: bool) -> int:
                     s.tally[_SENT] = sent + 1
         latest = max(latest, there)
     return int(latest)
+
+
+@leaf
+def _place_of(a: Arrays, i: int, p: int, s: _State) -> int:
+    """Device of op `i`; one that follows is with its group, or will come to `p`."""
+    if s.device[i] >= 0:
+        return int(s.device[i])
+    home = s.books.home[a.group[i]]
+    return int(home if home >= 0 else p)
+
+
+@leaf
+def _collect(a: Arrays, i: int, s: _State) -> int:
+    """Put the ops that would follow op `i` on the stack, inputs first; returns how many."""
+    count = 0
+    for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
+        j = a.t_op[a.in_t[k]]
+        if s.device[j] < 0 and not _is_among(s.stack, 0, count, j):
+            s.stack[count] = j
+            count += 1
+    done = 0
+    while done < count:
+        j = s.stack[done]
+        done += 1
+        for k in range(a.in_ptr[j], a.in_ptr[j + 1]):
+            above = a.t_op[a.in_t[k]]
+            if s.device[above] < 0 and not _is_among(s.stack, 0, count, above):
+                s.stack[count] = above
+                count += 1
+    for k in range(1, count):  # by insertion: the few there are come in topological order
+        j = s.stack[k]
+        at = k
+        while at > 0 and a.rank[s.stack[at - 1]] > a.rank[j]:
+            s.stack[at] = s.stack[at - 1]
+            at -= 1
+        s.stack[at] = j
+    return count
+
+
+@leaf
+def _is_among(stack: Ints, first: int, count: int, j: int) -> bool:
+    for k in range(first, count):
+        if stack[k] == j:
+            return True
+    return False
+
+
+@leaf
+def _overflow(a: Arrays, i: int, p: int, s: _State) -> int:
+    """Bytes by which op `i` and what would follow it exceed the cap of device `p`; at most 0 if they fit."""
+    count = _collect(a, i, s)
+    followers = 0
+    for k in range(count):
+        j = s.stack[k]
+        if _place_of(a, j, p, s) != p:
+            continue
+        for t in range(a.out_ptr[j], a.out_ptr[j + 1]):
+            followers += a.t_size[t]
+        g = a.group[j]
+        counted = s.books.home[g] >= 0 or g == a.group[i]
+        for before in range(k):
+            counted = counted or a.group[s.stack[before]] == g
+        if not counted:
+            followers += s.group_persistent[g]
+    return followers + overflow(a, s.books, s.device, s.group_persistent, i, p)
 
 
 @leaf
@@ -188,7 +296,7 @@ def _announce(a: Arrays, i: int, s: _State) -> None:
 
 @leaf
 def _fits(a: Arrays, i: int, p: int, s: _State) -> bool:
-    return overflow(a, s.books, s.device, s.group_persistent, i, p) <= 0
+    return _overflow(a, i, p, s) <= 0
 
 
 @leaf
@@ -268,11 +376,13 @@ def _start_best(a: Arrays, s: _State) -> bool:
 
 @leaf
 def _start(a: Arrays, i: int, p: int, s: _State) -> None:
+    for k in range(_collect(a, i, s)):
+        j = s.stack[k]
+        _enter(a, j, _place_of(a, j, p, s), s)
+        finish(a, s.books, s.device, j)
     sent = s.tally[_SENT]
     _earliest(a, i, p, s, True)
-    commit(a, s.books, s.device, s.group_persistent, i, p)
-    s.sequence[s.tally[_PLACED]] = i
-    s.tally[_PLACED] += 1
+    _enter(a, i, p, s)
     s.running[p] = i
     s.awake[p] = -1
     s.free_at[p] = s.end[i] = s.tally[_NOW] + a.ticks[i, p]
@@ -284,6 +394,13 @@ def _start(a: Arrays, i: int, p: int, s: _State) -> None:
                 start = _earliest(a, reader, p, s, False)
                 heap_push(s.due[p], start, a.rank[reader], reader)
                 heap_push(s.urgent, start, a.rank[reader], reader)
+
+
+@leaf
+def _enter(a: Arrays, i: int, p: int, s: _State) -> None:
+    commit(a, s.books, s.device, s.group_persistent, i, p)
+    s.sequence[s.tally[_PLACED]] = i
+    s.tally[_PLACED] += 1
 
 
 @leaf
@@ -330,11 +447,12 @@ def _next_moment(a: Arrays, s: _State) -> int:
                     heap_pop(s.due[p])
                     continue
                 start = _earliest(a, i, p, s, False)
-                if start <= s.due[p, 1, 0]:
-                    moment = min(moment, max(now, start))
+                if now < start <= s.due[p, 1, 0]:
+                    moment = min(moment, start)
                     break
                 heap_pop(s.due[p])
-                heap_push(s.due[p], start, a.rank[i], i)
+                if start > now:
+                    heap_push(s.due[p], start, a.rank[i], i)
     if awake and s.urgent[0, 0] > 0 and s.urgent[1, 0] > now:
         moment = min(moment, s.urgent[1, 0])
     return int(moment)
@@ -348,7 +466,7 @@ def _force(a: Arrays, s: _State) -> bool:
         for k in range(s.stuck_count[p]):
             i = s.stuck[p, k]
             if _may_run(a, i, p, s):
-                over = overflow(a, s.books, s.device, s.group_persistent, i, p)
+                over = _overflow(a, i, p, s)
                 if over < least or (over == least and a.rank[i] < a.rank[best]):
                     best, where, least = i, p, over
     if best < 0:

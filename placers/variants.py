@@ -16,13 +16,13 @@ from baechi.cost.problem import Ints, Problem, group_labels
 from baechi.ir.cluster import Link
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op, Tensor
-from baechi.passes import CoPlace, Colocate, forward_only, hosts
+from baechi.passes import Colocate, CoPlace, forward_only, fuse, hosts
 from baechi.placers.schedule import list_schedule
 from baechi.sim.evaluate import Schedule
 
 __all__ = ["Variant", "bound_to", "variants"]
 
-_GROUPS_PER_DEVICE = 8
+_GROUPS_PER_DEVICE = 4
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ def variants(problem: Problem) -> Iterator[Variant]:
     together = costs.co_place(Colocate(gradient=True, aliases=True, twins=True)(problem.graph))
     yield Variant("co-placed", problem.with_groups(group_labels(together)), lambda schedule: (schedule,))
     host = hosts(problem.graph)
-    forward = costs.co_place(forward_only(problem.graph, charge=True, seconds=costs.seconds))
-    index = {op.name: k for k, op in enumerate(forward.ops)}
+    forward = fuse(costs.co_place(forward_only(problem.graph, charge=True, seconds=costs.seconds)), seconds=costs.seconds)
+    index = {name: k for k, op in enumerate(forward.graph.ops) for name in forward.members[op.name]}
     follows = np.array([index[host[op.name]] for op in problem.graph.ops], np.int64)
-    lifted = Problem(forward, problem.cluster, problem.table)
+    lifted = Problem(forward.graph, problem.cluster, problem.table)
     yield Variant("forward", lifted, lambda schedule: bound_to(problem, schedule.device[follows]))
 
 
@@ -94,4 +94,5 @@ class _Costs:
 
     def co_place(self, graph: Graph) -> Graph:
         limit = 1 / (_GROUPS_PER_DEVICE * len(self.problem.cluster))
-        return CoPlace(self.seconds, self.transfer_seconds, limit)(graph)
+        tiny = self.problem.cluster.devices[0].launch_seconds
+        return CoPlace(self.seconds, self.transfer_seconds, limit, tiny_seconds=tiny)(graph)

@@ -1,0 +1,1 @@
+"""What a machine, an op and a step really take."""

@@ -1,0 +1,212 @@
+"""Where a graph comes from: a model of ours, a person's own code, or a file. What `TARGET` means on the command line."""
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from baechi.errors import BaechiError
+from baechi.frontends.workload import Defaults, read_expert, read_target, with_expert
+from baechi.ir.graph import Graph
+
+if TYPE_CHECKING:
+    import torch
+
+    from baechi.frontends.pytorch import TorchProgram
+
+__all__ = ["Job", "Target", "load_target"]
+
+_FORMS = "write models:NAME, package.module:callable or FILE.json"
+_FIELDS = ("module", "args", "kwargs", "target", "loss", "optimizer", "optimizer_options", "expert")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A training step to capture and run.
+
+    Attributes:
+        build: makes the module.
+        args, kwargs, target: example inputs.
+        loss: as for `capture`.
+        optimizer: name, class or instance; `optimizer_options` over it.
+        expert: from a module path and a number of devices to a device.
+    """
+
+    build: "Callable[[], torch.nn.Module]"
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] | None = None
+    target: Any = None
+    loss: Any = "output"
+    optimizer: Any = "sgd"
+    optimizer_options: Mapping[str, Any] | None = None
+    expert: Callable[[str, int], int | None] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A graph and what else is known of it.
+
+    Args:
+        description: plain data from which `load_target` loads it again.
+        read: makes the graph of a file.
+        job: the step to capture; None for a file.
+    """
+
+    description: Mapping[str, Any]
+    read: Callable[[], tuple[Graph, Defaults]] | None = None
+    job: Job | None = None
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph, captured or read."""
+        graph = self.program.graph if self.job is not None else self._file[0]
+        return replace(graph, meta={**graph.meta, "target": dict(self.description)})
+
+    @cached_property
+    def defaults(self) -> Defaults:
+        """What a file says of its devices."""
+        return Defaults() if self.read is None else self._file[1]
+
+    @cached_property
+    def _file(self) -> tuple[Graph, Defaults]:
+        if self.read is None:
+            raise BaechiError("B603", f"{self.name} is no file")
+        return self.read()
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return str(self.description["name"])
+
+    @cached_property
+    def program(self) -> "TorchProgram":
+        """The captured step.
+
+        Raises:
+            BaechiError: B603 for a file, which has no code to run; B7xx as `capture`.
+        """
+        if self.job is None:
+            raise BaechiError(
+                "B603", f"'{self.name}' is a file of costs, not code", help="name a model to run: models:inception_v3"
+            )
+        from baechi.frontends.pytorch import build_meta, capture
+
+        job = self.job
+        return capture(
+            build_meta(job.build),
+            job.args,
+            job.kwargs,
+            loss=job.loss,
+            target=job.target,
+            optimizer=job.optimizer,
+            optimizer_options=job.optimizer_options,
+            name=self.name,
+        )
+
+    def with_expert(self, devices: int) -> Graph:
+        """The graph with the split that the model's author or an expert gives for so many devices."""
+        if self.job is None or self.job.expert is None:
+            return self.graph
+        expert = self.job.expert
+        return self.graph.with_ops(
+            replace(op, expert=expert(op.module, devices) if op.module else op.expert) for op in self.graph.ops
+        )
+
+
+def load_target(
+    text: str,
+    *,
+    batch: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    ignore_colocation: bool = False,
+    expert: str | None = None,
+) -> Target:
+    """Find what `text` names; nothing is captured or read yet.
+
+    Args:
+        text: ``models:inception_v3``; ``package.module:callable``, whose callable (called with
+            ``batch=`` if it takes that) returns a `ModelSpec`, a ``(module, args)`` pair or a dict
+            with ``module``, ``args``, ``kwargs``, ``target``, ``loss``, ``optimizer``,
+            ``optimizer_options``, ``expert``; or a JSON file.
+        batch: batch size of a model.
+        options: the model's own options.
+        ignore_colocation: drop a file's colocation groups.
+        expert: a file with an expert's split, for a file target.
+
+    Raises:
+        BaechiError: B101 to B106 when there is no such target.
+
+    Example:
+        >>> load_target("models:mlp", batch=4).description
+        {'name': 'mlp', 'target': 'models:mlp', 'batch': 4}
+    """
+    description: dict[str, Any] = {"target": text}
+    if text.endswith(".json") or Path(text).is_file():
+        description |= {"name": Path(text).stem, "target": str(Path(text).resolve())}
+        if ignore_colocation:
+            description["ignore_colocation"] = True
+        if expert:
+            description["expert"] = expert
+        return Target(description, _reader(text, ignore_colocation, expert))
+    where, _, name = text.partition(":")
+    if not name:
+        raise BaechiError("B106", f"'{text}' is no target", help=_FORMS)
+    spec = _model(name, options or {}) if where == "models" else _call(where, name, batch, options or {})
+    batch = batch or getattr(spec, "default_batch", None)
+    if batch is not None and batch < 1:
+        raise BaechiError("B102", f"a batch of {batch} is no batch", help="a whole number from 1 on")
+    description = {"name": name, **description} | ({"batch": batch} if batch else {})
+    if options:
+        description["options"] = dict(options)
+    return Target(description, job=_job(spec, text, batch))
+
+
+def _reader(path: str, ignore_colocation: bool, expert: str | None) -> Callable[[], tuple[Graph, Defaults]]:
+    def read() -> tuple[Graph, Defaults]:
+        graph, defaults = read_target(path, ignore_colocation=ignore_colocation)
+        return (with_expert(graph, read_expert(expert)) if expert else graph), defaults
+
+    return read
+
+
+def _model(name: str, options: Mapping[str, Any]) -> Any:
+    from baechi.models.base import get
+
+    return get(name, **options)
+
+
+def _call(where: str, name: str, batch: int | None, options: Mapping[str, Any]) -> Any:
+    if os.getcwd() not in sys.path:  # as `python -m` does: a person's own module lies beside them
+        sys.path.insert(0, os.getcwd())
+    try:
+        made = getattr(importlib.import_module(where), name)
+    except ImportError as error:
+        raise BaechiError("B106", f"'{where}' cannot be imported: {error}", help=_FORMS) from None
+    except AttributeError:
+        raise BaechiError("B106", f"module '{where}' has no '{name}'", help=_FORMS) from None
+    if not callable(made):
+        raise BaechiError("B106", f"'{where}:{name}' is not callable", help="it must return (module, args) or a dict")
+    takes = inspect.signature(made).parameters
+    return made(**options, **({"batch": batch} if "batch" in takes and batch else {}))
+
+
+def _job(spec: Any, text: str, batch: int | None) -> Job:
+    from baechi.models.base import ModelSpec
+
+    if isinstance(spec, ModelSpec):
+        args, target = spec.example(batch or spec.default_batch)
+        return Job(spec.build, args, None, target, spec.loss, spec.optimizer[0], spec.optimizer[1], spec.expert)
+    if isinstance(spec, tuple) and len(spec) == 2:
+        spec = {"module": spec[0], "args": spec[1]}
+    if not (isinstance(spec, Mapping) and "module" in spec and set(spec) <= set(_FIELDS)):
+        raise BaechiError(
+            "B106", f"'{text}' returned {type(spec).__name__}", help="return (module, args), or a dict of " + ", ".join(_FIELDS)
+        )
+    rest = dict(spec)
+    module = rest.pop("module")
+    return Job(lambda: module, tuple(rest.pop("args", ())), **rest)

@@ -1,0 +1,67 @@
+"""Place many random DAGs under ever smaller caps and count: solved, proved impossible, not found, over a cap.
+
+    python tools/fuzz_placers.py --dags 45
+
+The table has the form of the one for the original in which a plan "over" passed its own check.
+"""
+
+import argparse
+from collections import Counter
+from dataclasses import replace
+
+from baechi.cost import Problem
+from baechi.errors import Infeasible
+from baechi.ir.cluster import Cluster, Device, Link
+from baechi.ir.graph import Graph
+from baechi.ir.verify import verify
+from baechi.models.graphs import random_dag
+from baechi.placers import Single, get_placer
+from baechi.sim import simulate
+
+FRACTIONS = (1.0, 0.6, 0.4, 0.34)
+DEVICES = 4
+
+
+def outcome(graph: Graph, cluster: Cluster, placer: str) -> str:
+    """One of ok, over, proved, not found."""
+    try:
+        plan = get_placer(placer).place(graph, cluster)
+    except Infeasible as error:
+        return "proved" if error.proved else "not found"
+    peaks = simulate(Problem(graph, cluster), plan).peak_bytes
+    over = any(peaks[d.name] > d.cap for d in cluster.devices)
+    return "over" if over or verify(graph, plan) else "ok"
+
+
+def single_peak(graph: Graph, cluster: Cluster) -> int:
+    """Memory that the step takes on one device."""
+    one = replace(cluster, devices=(Device("one", 1 << 50),))
+    return Single().place(graph, one).predicted.peak_bytes["one"]
+
+
+def main() -> None:
+    """Print one row for each placer, with and without colocation groups."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dags", type=int, default=45, help="random DAGs for each row")
+    parser.add_argument("--ops", type=int, default=60)
+    parser.add_argument("--placers", default="m-topo,m-etf,m-sct,auto")
+    args = parser.parse_args()
+    print("| placer | groups | " + " | ".join(f"f={f}" for f in FRACTIONS) + " |")
+    print("|---|---|" + "---|" * len(FRACTIONS))
+    for groups in (False, True):
+        graphs = [random_dag(seed, args.ops, groups=groups) for seed in range(args.dags)]
+        open_cluster = Cluster(tuple(Device(f"d{k}", 1 << 50) for k in range(DEVICES)), Link(1e-6, 1e9))
+        for placer in args.placers.split(","):
+            cells = []
+            for fraction in FRACTIONS:
+                counts: Counter[str] = Counter()
+                for graph in graphs:
+                    memory = max(1, int(single_peak(graph, open_cluster) * fraction))
+                    devices = tuple(replace(d, memory_bytes=memory) for d in open_cluster.devices)
+                    counts[outcome(graph, replace(open_cluster, devices=devices), placer)] += 1
+                cells.append(", ".join(f"{count} {what}" for what, count in sorted(counts.items(), reverse=True)))
+            print(f"| {placer} | {'random' if groups else 'free'} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
