@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from baechi.backends.pytorch.executor import Executor
     from baechi.frontends.pytorch import TorchProgram
 
-__all__ = ["ModelPlan", "place", "place_graph", "plan", "resolve", "timeline_of"]
+__all__ = ["ModelPlan", "pinned", "place", "place_graph", "plan", "resolve", "timeline_of"]
 
 
 def plan(
@@ -87,6 +87,20 @@ def plan(
     return ModelPlan(made, program, table)
 
 
+def pinned(model: "torch.nn.Module", args: Sequence[Any], kwargs: Mapping[str, Any], path: str) -> "ModelPlan":
+    """A module's forward and backward under a plan that was saved before.
+
+    Raises:
+        BaechiError: B402 when the plan is for another step; it is never made anew silently.
+    """
+    from baechi.frontends.pytorch import capture
+
+    program, saved = capture(model, args, kwargs, keep_gradients=True), read_plan(path)
+    if saved.graph != program.graph.digest:
+        raise BaechiError("B402", f"'{path}' is for another step than this one", help="place the model again")
+    return ModelPlan(saved, program)
+
+
 def place_graph(
     graph: Graph,
     cluster: Cluster,
@@ -142,17 +156,6 @@ class ModelPlan:
         """Write the plan as JSON."""
         write_plan(self.plan, path)
 
-    def pinned(self, path: str) -> "ModelPlan":
-        """The same step under a plan that was saved before.
-
-        Raises:
-            BaechiError: B402 when that plan is for another step.
-        """
-        saved = read_plan(path)
-        if saved.graph != self.program.graph.digest:
-            raise BaechiError("B402", f"'{path}' is for another step than this one", help="place the model again")
-        return replace(self, plan=saved)
-
     def executor(self, model: "torch.nn.Module") -> "Executor":
         """What runs the whole step: a copy of the model's weights, placed; ``executor.step(*inputs)`` trains."""
         from baechi.backends.pytorch.executor import Executor
@@ -170,7 +173,7 @@ class ModelPlan:
 
         if self.program.has_loss:
             return PlacedStep(self.executor(model), model)
-        return attach(model, self.plan, self.program)
+        return attach(model, lambda module, args, kwargs: (self.program, self.plan))
 
 
 def place(target: Any = None, **options: Any) -> Any:

@@ -205,7 +205,9 @@ def _job(spec: Any, text: str, batch: int | None) -> Job:
         spec = {"module": spec[0], "args": spec[1]}
     if not (isinstance(spec, Mapping) and "module" in spec and set(spec) <= set(_FIELDS)):
         raise BaechiError(
-            "B106", f"'{text}' returned {type(spec).__name__}", help="return (module, args), or a dict of " + ", ".join(_FIELDS)
+            "B106",
+            f"'{text}' returned {type(spec).__name__}",
+            help="return (module, args), or a dict of " + ", ".join(_FIELDS),
         )
     rest = dict(spec)
     module = rest.pop("module")

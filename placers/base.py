@@ -2,27 +2,26 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 import baechi
-from baechi.cost.problem import Ints, Problem
+from baechi.cost.problem import Problem
 from baechi.cost.table import CostTable
-from baechi.errors import BaechiError, Infeasible
+from baechi.errors import Infeasible
 from baechi.ir.cluster import Cluster
 from baechi.ir.graph import Graph
 from baechi.ir.plan import Placed, Plan, Prediction
 from baechi.placers.repair import repair
 from baechi.placers.variants import Variant, variants
 from baechi.sim.bounds import bounds, explain_infeasible
-from baechi.sim.engine import Run
 from baechi.sim.evaluate import Schedule, evaluate, excess_bytes, orders, transfer_keys
 from baechi.units import format_bytes, to_seconds
 
-__all__ = ["Placer", "make_plan", "natural"]
+__all__ = ["Placer", "best_of", "excess_of", "make_plan", "settled"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,27 @@ class Placer(ABC):
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """Schedules to choose from, none of which needs to fit."""
 
+    def solve(self, problem: Problem, views: Sequence[Variant], seed: int) -> Schedule:
+        """The best schedule for any of the views of a problem, mended where it is over a cap.
+
+        Raises:
+            Infeasible: B502 when it does not fit.
+        """
+        best = best_of(problem, self._lifted(views, seed))
+        if excess_of(problem, best) == 0:
+            return best
+        if not self.repairs:
+            raise _over(self, problem, best)
+        mended = repair(problem, best, seed)
+        if excess_of(problem, mended) > 0:
+            raise _not_found(self, problem, mended)
+        return mended
+
+    def _lifted(self, views: Sequence[Variant], seed: int) -> Iterator[Schedule]:
+        for view in views if self.coarsens else views[:1]:
+            for schedule in self.schedules(view.problem, seed):
+                yield from view.lift(schedule)
+
     def place(self, graph: Graph, cluster: Cluster, *, table: CostTable | None = None, seed: int = 0) -> Plan:
         """Place `graph` on `cluster`.
 
@@ -61,46 +81,47 @@ class Placer(ABC):
         return make_plan(self, Problem(graph, cluster, table), seed)
 
 
-def natural(problem: Problem) -> Ints:
-    """All ops in topological order, program order wherever that is one."""
-    return np.argsort(problem.arrays.rank)
-
-
-def make_plan(placer: Placer, problem: Problem, seed: int, target: Mapping[str, Any] | None = None) -> Plan:
-    """Run a placer, keep its best schedule by the simulator, mend it where it is over a cap, and
-    write it down; see `Placer.place`."""
+def make_plan(placer: Placer, problem: Problem, seed: int) -> Plan:
+    """Run a placer and write down what it found; see `Placer.place`."""
     began = time.process_time()
-    best = _best(placer, problem, seed)
-    if excess_bytes(problem.arrays, best[1].peak) > 0:
-        proof = explain_infeasible(problem)
-        if proof is not None:
-            raise proof
-        if not placer.repairs:
-            raise _over(placer, problem, best[1])
-        mended = repair(problem, best[0], seed)
-        best = (mended, evaluate(problem.arrays, mended)[0])
-        if excess_bytes(problem.arrays, best[1].peak) > 0:
-            raise _not_found(placer, problem, best[1])
-    seconds = time.process_time() - began
-    return _write(placer, problem, best[0], seconds, seed, target or {})
+    try:
+        views = tuple(variants(problem)) if placer.coarsens else (Variant.plain(problem),)
+        schedule = settled(problem, placer.solve(problem, views, seed))
+    except Infeasible as error:
+        raise explain_infeasible(problem) or error from None
+    return _write(placer, problem, schedule, time.process_time() - began, seed)
 
 
-def _best(placer: Placer, problem: Problem, seed: int) -> tuple[Schedule, Run]:
-    best: tuple[Schedule, Run] | None = None
+def best_of(problem: Problem, schedules: Iterable[Schedule]) -> Schedule:
+    """The schedule that is least over the caps, and of those the shortest; of equals the first."""
+    best: Schedule | None = None
     score = (0, 0)
-    for variant in variants(problem) if placer.coarsens else (Variant.plain(problem),):
-        for schedule in placer.schedules(variant.problem, seed):
-            for lifted in variant.lift(schedule):
-                run, _ = evaluate(problem.arrays, lifted)
-                this = (excess_bytes(problem.arrays, run.peak), run.makespan)
-                if best is None or this < score:
-                    best, score = (lifted, run), this
+    for schedule in schedules:
+        run, _ = evaluate(problem.arrays, schedule)
+        this = (excess_bytes(problem.arrays, run.peak), run.makespan)
+        if best is None or this < score:
+            best, score = schedule, this
     if best is None:
-        raise BaechiError("B503", f"placer '{placer.name}' gave no schedule")
+        raise ValueError("a placer gives at least one schedule")
     return best
 
 
-def _over(placer: Placer, problem: Problem, run: Run) -> Infeasible:
+def excess_of(problem: Problem, schedule: Schedule) -> int:
+    """Bytes over the caps."""
+    return excess_bytes(problem.arrays, evaluate(problem.arrays, schedule)[0].peak)
+
+
+def settled(problem: Problem, schedule: Schedule) -> Schedule:
+    """The schedule with the order of its transfers written down, as a plan has it."""
+    if schedule.sent is not None:
+        return schedule
+    run, x = evaluate(problem.arrays, schedule)
+    sent = np.column_stack([x.tensor, x.destination])[run.x_order]
+    return schedule._replace(sent=sent)
+
+
+def _over(placer: Placer, problem: Problem, schedule: Schedule) -> Infeasible:
+    run, _ = evaluate(problem.arrays, schedule)
     worst = int((run.peak - problem.arrays.cap).argmax())
     name, cap = problem.cluster.devices[worst].name, int(problem.arrays.cap[worst])
     need = format_bytes(int(run.peak[worst]))
@@ -112,7 +133,8 @@ def _over(placer: Placer, problem: Problem, run: Run) -> Infeasible:
     )
 
 
-def _not_found(placer: Placer, problem: Problem, run: Run) -> Infeasible:
+def _not_found(placer: Placer, problem: Problem, schedule: Schedule) -> Infeasible:
+    run, _ = evaluate(problem.arrays, schedule)
     excess = excess_bytes(problem.arrays, run.peak)
     caps = problem.arrays.cap
     factor = float((run.peak / caps).max())
@@ -124,16 +146,14 @@ def _not_found(placer: Placer, problem: Problem, run: Run) -> Infeasible:
     )
 
 
-def _write(
-    placer: Placer, problem: Problem, schedule: Schedule, seconds: float, seed: int, target: Mapping[str, Any]
-) -> Plan:
+def _write(placer: Placer, problem: Problem, schedule: Schedule, seconds: float, seed: int) -> Plan:
     a, graph, cluster = problem.arrays, problem.graph, problem.cluster
     run, x = evaluate(a, schedule)
     order, ptr = orders(schedule.device, schedule.sequence, len(cluster))
     names = [d.name for d in cluster.devices]
     return Plan(
         graph=graph.digest,
-        target=target or graph.meta.get("target", {"name": graph.name}),
+        target=graph.meta.get("target", {"name": graph.name}),
         cluster=cluster,
         placer=Placed(placer.name, asdict(placer), seconds),
         device={op.name: names[d] for op, d in zip(graph.ops, schedule.device.tolist(), strict=True)},

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from baechi.cost.problem import Arrays, Ints, Problem
 from baechi.errors import BaechiError
 from baechi.placers.base import Placer
 from baechi.placers.variants import bound_to
-from baechi.sim.evaluate import Schedule
+from baechi.sim.evaluate import Schedule, evaluate
 
 __all__ = ["Contiguous", "Expert", "RoundRobin", "Single"]
+
+Floats = NDArray[np.float64]
+_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Single(Placer):
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """One schedule for each device."""
         for d in range(len(problem.cluster)):
-            yield Schedule(np.full(len(problem.graph), d, np.int64), np.argsort(problem.arrays.rank))
+            yield Schedule(np.full(len(problem.graph), d, np.int64), problem.arrays.order)
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class RoundRobin(Placer):
 class Contiguous(Placer):
     """One segment of the topological order for each device, cut by time, by memory and in between.
 
-    Of a training step, the forward ops are cut and the backward ops follow them.
+    Of a training step, the forward ops are cut and the backward ops follow them. Cuts by memory
+    are moved a few times, each time by what the simulator says of every device's peak.
     """
 
     name: ClassVar[str] = "contiguous"
@@ -63,8 +68,12 @@ class Contiguous(Placer):
                 if device.tobytes() not in seen:
                     seen.add(device.tobytes())
                     yield from bound_to(problem, device)
-        if not seen:
-            yield from bound_to(problem, np.zeros(len(problem.graph), np.int64))
+        room = a.cap / a.cap.sum()
+        for _ in range(_ROUNDS):
+            device = _cut(a, _held(a), room)[a.group]
+            yield from bound_to(problem, device)
+            peak = evaluate(a, Schedule(device, a.order))[0].peak
+            room = _share(room * np.sqrt(a.cap / np.maximum(peak, 1)))
 
 
 @dataclass(frozen=True)
@@ -95,20 +104,28 @@ def _turns(a: Arrays) -> Ints:
 def _segments(a: Arrays, devices: int, share: float) -> Ints:
     """Device of each group: groups in order, cut where a blend of time and memory reaches each device's share."""
     groups = len(a.group_ptr) - 1
-    order = np.argsort(_turns(a))
     speed = 1.0 / np.maximum(a.ticks.sum(axis=0).astype(float), 1.0)
-    held = a.persistent + np.bincount(a.t_op, a.t_size, len(a.rank))
     work = _share(np.bincount(a.group, a.ticks.min(axis=1), groups))
-    memory = _share(np.bincount(a.group, held, groups))
-    load = share * work + (1 - share) * memory
-    room = share * _share(speed[:devices]) + (1 - share) * _share(a.cap[:devices].astype(float))
+    load = share * work + (1 - share) * _held(a)
+    return _cut(a, load, share * _share(speed[:devices]) + (1 - share) * _share(a.cap[:devices].astype(float)))
+
+
+def _held(a: Arrays) -> Floats:
+    """Each group's share of what persists and what is made."""
+    held = a.persistent + np.bincount(a.t_op, a.t_size, len(a.rank))
+    return _share(np.bincount(a.group, held, len(a.group_ptr) - 1))
+
+
+def _cut(a: Arrays, load: Floats, room: Floats) -> Ints:
+    """Device of each group: in topological order, the next one where the devices before it are full."""
+    order = np.argsort(_turns(a))
     middle = np.cumsum(load[order]) - load[order] / 2
-    device = np.empty(groups, np.int64)
-    device[order] = np.minimum(np.searchsorted(np.cumsum(room), middle, side="right"), devices - 1)
+    device = np.empty(len(load), np.int64)
+    device[order] = np.minimum(np.searchsorted(np.cumsum(room), middle, side="right"), len(room) - 1)
     return device
 
 
-def _share(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+def _share(values: NDArray[Any]) -> Floats:
     total = values.sum()
     return values / total if total > 0 else np.full(len(values), 1 / len(values))
 

@@ -11,9 +11,9 @@ __all__ = ["improve", "tries_for"]
 _LONGEST_MOVE = 64
 
 
-def tries_for(a: Arrays, work: float = 3e7) -> int:
-    """Moves to try, so that simulating them all takes about `work` events, 4,000 at most."""
-    return int(np.clip(work / (len(a.rank) + len(a.in_t) + 1), 50, 4000))
+def tries_for(a: Arrays, work: float = 2e7) -> int:
+    """Moves to try, so that simulating them all takes about `work` events, from 50 to 8,000."""
+    return int(np.clip(work / (len(a.rank) + len(a.in_t) + 1), 50, 8000))
 
 
 def improve(a: Arrays, schedule: Schedule, *, tries: int, seed: int, until_fits: bool = False) -> Schedule:
@@ -67,7 +67,7 @@ def _search(a: Arrays, home: Ints, sequence: Ints, tries: int, seed: int, until_
 
 @leaf
 def _excess(a: Arrays, peak: Ints) -> int:
-    excess = np.int64(0)
+    excess = 0
     for d in range(len(a.cap)):
         excess += max(0, peak[d] - a.cap[d])
     return int(excess)

@@ -24,7 +24,7 @@ class Ledger(NamedTuple):
         unread: (tensors,) readers that are not placed yet.
         storage: (tensors,) where a placed tensor lives: its own number, or behind the tensors, by
             (tensor, device), a received copy.
-        count: (storages,) how many hold it.
+        holders: (storages,) how many hold it.
         arrived: (tensors, devices) when a copy is there, or -1.
         home: (groups,) device of each group, or -1.
     """
@@ -34,7 +34,7 @@ class Ledger(NamedTuple):
     peak: Ints
     unread: Ints
     storage: Ints
-    count: Ints
+    holders: Ints
     arrived: Ints
     home: Ints
 
@@ -88,8 +88,8 @@ def _storage_read(a: Arrays, b: Ledger, device: Ints, t: int, p: int) -> int:
 
 @leaf
 def _release(a: Arrays, b: Ledger, storage: int, p: int) -> None:
-    b.count[storage] -= 1
-    if b.count[storage] == 0:
+    b.holders[storage] -= 1
+    if b.holders[storage] == 0:
         tensors, devices = len(a.t_op), len(a.cap)
         b.dynamic[p] -= a.t_size[storage] if storage < tensors else a.t_bytes[(storage - tensors) // devices]
 
@@ -109,14 +109,14 @@ def commit(a: Arrays, b: Ledger, device: Ints, group_persistent: Ints, i: int, p
             b.storage[t] = _storage_read(a, b, device, base, p)
         else:
             b.dynamic[p] += a.t_size[t]
-        b.count[b.storage[t]] += 1 + a.t_keep[t] + (1 if b.unread[t] > 0 else 0)
+        b.holders[b.storage[t]] += 1 + a.t_keep[t] + (1 if b.unread[t] > 0 else 0)
     for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
         t = a.in_t[k]
         storage = _storage_read(a, b, device, t, p)
-        if storage >= tensors and b.count[storage] == 0:
+        if storage >= tensors and b.holders[storage] == 0:
             b.dynamic[p] += a.t_bytes[t]
-            b.count[storage] += 1 if b.unread[t] > 0 else 0
-        b.count[storage] += 1
+            b.holders[storage] += 1 if b.unread[t] > 0 else 0
+        b.holders[storage] += 1
     b.dynamic[p] += a.temp[i]
     b.peak[p] = max(b.peak[p], b.dynamic[p])
     for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
@@ -126,7 +126,7 @@ def commit(a: Arrays, b: Ledger, device: Ints, group_persistent: Ints, i: int, p
             _release(a, b, b.storage[t], device[a.t_op[t]])
             for q in range(devices):
                 copy = tensors + t * devices + q
-                if b.arrived[t, q] >= 0 and b.count[copy] > 0:
+                if b.arrived[t, q] >= 0 and b.holders[copy] > 0:
                     _release(a, b, copy, q)
 
 

@@ -1,17 +1,19 @@
-"""The default placer: the best of all the others, made better."""
+"""The default placer: the best of the others, made better."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from baechi.cost.problem import Problem
-from baechi.placers.base import Placer
+from baechi.errors import Infeasible
+from baechi.placers.base import Placer, best_of
 from baechi.placers.etf import Etf
 from baechi.placers.fixed import Contiguous, Single
 from baechi.placers.improve import improve, tries_for
 from baechi.placers.sct import Sct
 from baechi.placers.topo import Topo
-from baechi.sim.evaluate import Schedule, evaluate, excess_bytes
+from baechi.placers.variants import Variant
+from baechi.sim.evaluate import Schedule
 
 __all__ = ["Auto"]
 
@@ -22,22 +24,33 @@ class Auto(Placer):
     the simulator, and local search goes on from the best of them.
 
     Args:
-        work: simulator events that local search may spend on each variant of the graph.
+        work: simulator events that local search may spend.
     """
 
     name: ClassVar[str] = "auto"
-    work: float = 1e7
+    work: float = 4e7
+
+    def solve(self, problem: Problem, views: Sequence[Variant], seed: int) -> Schedule:
+        """The improved best of the competitors that fit."""
+        found = list(self._found(problem, views, seed))
+        best = best_of(problem, found)
+        if len(problem.cluster) == 1:
+            return best
+        better = improve(problem.arrays, best, tries=tries_for(problem.arrays, self.work), seed=seed)
+        return best_of(problem, (best, better))
 
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
-        """All competitors' schedules, then the improved best."""
-        a = problem.arrays
-        best, score = None, (0, 0)
+        """What it finds for the problem as it is."""
+        yield self.solve(problem, (Variant.plain(problem),), seed)
+
+    def _found(self, problem: Problem, views: Sequence[Variant], seed: int) -> Iterator[Schedule]:
+        failure: Infeasible | None = None
+        some = False
         for placer in (Single(), Contiguous(), Topo(), Etf(), Sct()):
-            for schedule in placer.schedules(problem, seed):
-                run, _ = evaluate(a, schedule)
-                this = (excess_bytes(a, run.peak), run.makespan)
-                if best is None or this < score:
-                    best, score = schedule, this
-                yield schedule
-        if best is not None and len(a.cap) > 1:
-            yield improve(a, best, tries=tries_for(a, self.work), seed=seed)
+            try:
+                yield placer.solve(problem, views, seed)
+                some = True
+            except Infeasible as error:
+                failure = error
+        if not some and failure is not None:
+            raise failure

@@ -40,7 +40,7 @@ def _score(problem: Problem, schedule: Schedule) -> tuple[int, int]:
 
 def _starts(problem: Problem, schedule: Schedule) -> Iterator[Schedule]:
     a = problem.arrays
-    order = np.argsort(a.rank)
+    order = a.order
     yield schedule
     yield Schedule(schedule.device, order)
     held = a.persistent + np.bincount(a.t_op, a.t_size, len(a.rank))

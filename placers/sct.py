@@ -61,4 +61,5 @@ def _mean_transfer(a: Arrays) -> Ints:
     if not apart.any():
         return np.zeros(len(a.t_op), np.int64)
     linked = a.latency[apart].mean() + a.t_bytes * a.ticks_per_byte[apart].mean()
-    return np.select([a.t_ticks == LINK, a.t_ticks == TOKEN], [np.rint(linked), 0], a.t_ticks).astype(np.int64)
+    times: Ints = np.select([a.t_ticks == LINK, a.t_ticks == TOKEN], [np.rint(linked), 0], a.t_ticks).astype(np.int64)
+    return times

@@ -55,18 +55,15 @@ def _needs(a: Arrays) -> Ints:
 
 @kernel
 def _fill(a: Arrays, need: Ints, share: Ints) -> Ints:
-    order = np.empty(len(a.rank), np.int64)
-    for i in range(len(order)):
-        order[a.rank[i]] = i
     home = np.full(len(need), -1, np.int64)
-    device, used = 0, np.int64(0)
-    for i in order:
+    device, used = 0, 0
+    for i in a.order:
         g = a.group[i]
         if home[g] >= 0:
             continue
         if used + need[g] > share[device] and device < len(share) - 1:
             device += 1
-            used = np.int64(0)
+            used = 0
         home[g] = device
         used += need[g]
     return home

@@ -58,7 +58,9 @@ def variants(problem: Problem) -> Iterator[Variant]:
     together = costs.co_place(Colocate(gradient=True, aliases=True, twins=True)(problem.graph))
     yield Variant("co-placed", problem.with_groups(group_labels(together)), lambda schedule: (schedule,))
     host = hosts(problem.graph)
-    forward = fuse(costs.co_place(forward_only(problem.graph, charge=True, seconds=costs.seconds)), seconds=costs.seconds)
+    forward = fuse(
+        costs.co_place(forward_only(problem.graph, charge=True, seconds=costs.seconds)), seconds=costs.seconds
+    )
     index = {name: k for k, op in enumerate(forward.graph.ops) for name in forward.members[op.name]}
     follows = np.array([index[host[op.name]] for op in problem.graph.ops], np.int64)
     lifted = Problem(forward.graph, problem.cluster, problem.table)
@@ -71,7 +73,7 @@ def bound_to(problem: Problem, device: Ints) -> tuple[Schedule, ...]:
     homes = np.unique(device)
     bound = problem.with_groups(device).arrays
     listed = list_schedule(bound, np.full(len(device), -1, np.int64), homes, True)
-    natural = Schedule(device, np.argsort(a.rank))
+    natural = Schedule(device, a.order)
     return natural, Schedule(device, listed.sequence), Schedule(device, listed.sequence, listed.sent)
 
 

@@ -17,17 +17,20 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     The code on disk follows changes of the kernel's own file only: after a change of a `leaf` in
     another file, delete ``__pycache__``.
     """
-    compiled: Any = numba.njit(cache=True, nogil=True)(function)
-    return compiled
+    return _compile(function, cache=True, nogil=True)
 
 
 def leaf(function: Callable[P, R]) -> Callable[P, R]:
     """Compile into the kernels that call it; it may not make arrays, which spares reference counts."""
-    compiled: Any = numba.njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)(function)
-    return compiled
+    return _compile(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)
 
 
 def maker(function: Callable[P, R]) -> Callable[P, R]:
     """Like `leaf`, for what makes arrays."""
-    compiled: Any = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    return _compile(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def _compile(function: Callable[P, R], **options: bool) -> Callable[P, R]:
+    njit: Any = numba.njit
+    compiled: Callable[P, R] = njit(**options)(function)
     return compiled

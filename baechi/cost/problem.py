@@ -14,9 +14,21 @@ from baechi.ir.cluster import CONTENTIONS, Cluster, Device
 from baechi.ir.graph import Graph
 from baechi.units import TICKS_PER_SECOND
 
-__all__ = ["DUPLEX", "LINK", "PARALLEL", "SEQUENTIAL", "TOKEN", "UNLIMITED_CORES", "Arrays", "Ints", "Problem", "group_labels"]
+__all__ = [
+    "DUPLEX",
+    "LINK",
+    "PARALLEL",
+    "SEQUENTIAL",
+    "TOKEN",
+    "UNLIMITED_CORES",
+    "Arrays",
+    "Ints",
+    "Problem",
+    "group_labels",
+]
 
-Ints = NDArray[np.int64]
+Ints = NDArray[Any]
+"""An array of int64; its elements are left untyped, for compiled loops mix them with `int`."""
 
 LINK = -1
 """In `Arrays.t_ticks`: the link says how long a transfer takes."""
@@ -41,7 +53,7 @@ class Arrays(NamedTuple):
         ticks: (ops, devices) time of each op on each device.
         persistent: (ops,) bytes held through the whole step.
         temp: (ops,) bytes held while it runs.
-        rank: (ops,) position in topological order.
+        rank, order: (ops,) position in topological order, and its inverse.
         group: (ops,) colocation group.
         group_ptr, group_op: ops of each group.
         out_ptr, t_op: tensors of each op, op of each tensor.
@@ -62,6 +74,7 @@ class Arrays(NamedTuple):
     persistent: Ints
     temp: Ints
     rank: Ints
+    order: Ints
     group: Ints
     group_ptr: Ints
     group_op: Ints
@@ -99,7 +112,8 @@ class Problem:
     @cached_property
     def arrays(self) -> Arrays:
         """The flat form."""
-        arrays = Arrays(*_op_arrays(self), *_tensor_arrays(self), *_cluster_arrays(self.cluster))
+        columns: tuple[Any, ...] = (*_op_arrays(self), *_tensor_arrays(self), *_cluster_arrays(self.cluster))
+        arrays = Arrays(*columns)
         longest = arrays.ticks.max(axis=1).sum(dtype=np.float64) + _transfer_ticks(arrays)
         if longest > _MOST_TICKS:
             raise BaechiError("B302", "the step takes longer than 4e6 s", help="are the times in seconds?")
@@ -133,12 +147,14 @@ class Problem:
 def _op_arrays(problem: Problem) -> tuple[Ints, ...]:
     ops = problem.graph.ops
     rank = np.empty(len(ops), np.int64)
-    rank[np.asarray(problem.graph.order, np.int64)] = np.arange(len(ops))
+    order = np.asarray(problem.graph.order, np.int64)
+    rank[order] = np.arange(len(ops))
     return (
         _ticks(problem),
         _whole(op.persistent_bytes for op in ops),
         _whole(op.temp_bytes for op in ops),
         rank,
+        order,
         *_groups(group_labels(problem.graph)),
     )
 
@@ -263,5 +279,3 @@ def _transfer_ticks(a: Arrays) -> float:
     """All transfers to all devices, one after the other, at the worst link."""
     slowest = np.where(a.t_ticks == LINK, a.latency.max() + a.t_bytes * a.ticks_per_byte.max(), a.t_ticks)
     return float(np.maximum(slowest, 0).sum() * len(a.cap))
-
-

@@ -193,4 +193,6 @@ def _build(cls: Any, data: Mapping[str, Any], what: str) -> Any:
 def _known(data: Mapping[str, Any], names: set[str], what: str) -> None:
     for key in data:
         if key not in names:
-            raise BaechiError("B305", f"{what} has an unknown entry '{key}'", help="entries: " + ", ".join(sorted(names)))
+            raise BaechiError(
+                "B305", f"{what} has an unknown entry '{key}'", help="entries: " + ", ".join(sorted(names))
+            )

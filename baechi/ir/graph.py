@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import networkx as nx
+import networkx
 
 from baechi.errors import BaechiError
 from baechi.ir.op import PHASES, Op, Tensor
@@ -75,13 +75,13 @@ class Graph:
         return {name: tuple(ops) for name, ops in readers.items()}
 
     @cached_property
-    def nx(self) -> "nx.DiGraph[str]":
+    def nx(self) -> "networkx.DiGraph[str]":
         """The graph as a frozen `networkx.DiGraph`.
 
         A node carries its `Op` as ``op``; an edge carries the names of the tensors that flow along
         it as ``tensors``, an empty tuple for a control dependency.
         """
-        graph: nx.DiGraph[str] = nx.DiGraph(name=self.name, **self.meta)
+        graph: networkx.DiGraph[str] = networkx.DiGraph(name=self.name, **self.meta)
         graph.add_nodes_from((op.name, {"op": op}) for op in self.ops)
         for op in self.ops:
             for before in op.after:
@@ -90,10 +90,11 @@ class Graph:
                 source = self.producer[name].name
                 flows = graph.edges[source, op.name]["tensors"] if graph.has_edge(source, op.name) else ()
                 graph.add_edge(source, op.name, tensors=(*flows, name))
-        return nx.freeze(graph)
+        networkx.freeze(graph)
+        return graph
 
     @classmethod
-    def from_nx(cls, graph: "nx.DiGraph[str]") -> "Graph":
+    def from_nx(cls, graph: "networkx.DiGraph[str]") -> "Graph":
         """Read a graph back from its networkx form: nodes carry ``op``; edges follow from it."""
         meta = {k: v for k, v in graph.graph.items() if k not in ("name", "frozen")}
         ops = tuple(data["op"] for _, data in graph.nodes(data=True))
@@ -206,7 +207,7 @@ def _check_acyclic(graph: Graph) -> None:
 
 
 def _cycle(graph: Graph) -> BaechiError:
-    edges = nx.find_cycle(graph.nx)
+    edges = networkx.find_cycle(graph.nx)
     path = [str(e[0]) for e in edges]
     shown = path if len(path) <= 6 else [*path[:5], "…", path[-1]]
     return BaechiError(

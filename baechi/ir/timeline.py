@@ -46,7 +46,7 @@ class Timeline:
     @cached_property
     def step_seconds(self) -> float:
         """The makespan."""
-        return max((s.end for s in (*self.ops, *self.transfers)), default=0.0)
+        return max([*(s.end for s in self.ops), *(s.end for s in self.transfers)], default=0.0)
 
     @cached_property
     def peak_bytes(self) -> dict[str, int]:

@@ -75,7 +75,9 @@ def _sent(graph: Graph, plan: Plan) -> Iterator[str]:
 
 def _runnable(graph: Graph, plan: Plan) -> Iterator[str]:
     """Orders of devices and dependencies must not wait for each other."""
-    waits: dict[str, set[str]] = {op.name: {graph.producer[t].name for t in op.inputs} | set(op.after) for op in graph.ops}
+    waits: dict[str, set[str]] = {
+        op.name: {graph.producer[t].name for t in op.inputs} | set(op.after) for op in graph.ops
+    }
     for ops in plan.order.values():
         for first, second in zip(ops, ops[1:], strict=False):
             waits.get(second, set()).add(first)

@@ -12,25 +12,28 @@ from baechi.backends.plans import plan_in_program_order
 from baechi.backends.pytorch.executor import Executor
 from baechi.backends.pytorch.rewrite import SOURCES
 from baechi.frontends.pytorch.program import TorchProgram
+from baechi.profile.memory import temporary_bytes
 
 __all__ = ["OpTimes", "example_inputs", "example_state", "profile_ops"]
 
 
 @dataclass(frozen=True, slots=True)
 class OpTimes:
-    """Seconds on one core.
+    """What ops take on one core.
 
     Attributes:
         by_name: the median over the steps, of each op.
         by_key: the median over the ops of one key.
         step_seconds: the median of whole steps, the measuring included.
         steps: how many steps were measured.
+        temp_bytes: by op name, the most that its kernel held at once beside its results.
     """
 
     by_name: Mapping[str, float]
     by_key: Mapping[str, float]
     step_seconds: float
     steps: int
+    temp_bytes: Mapping[str, int]
 
 
 def profile_ops(
@@ -43,6 +46,8 @@ def profile_ops(
     budget_seconds: float = 60.0,
 ) -> OpTimes:
     """Run the step on one core and time each op where it stands, caches as they are there.
+
+    One more step says what memory each op needs while it runs.
 
     Args:
         program: the step; its memory must be there.
@@ -81,8 +86,15 @@ def profile_ops(
             if i >= 1 and time.perf_counter() - begin > budget_seconds:
                 break
         actions = executor.schedule.actions
+        peaks = temporary_bytes(executor, given)
+    temporaries = {a.op: _beside_results(program, a.op, peak) for a, peak in zip(actions, peaks, strict=True)}
     by_name = {actions[i].op: statistics.median(times) for i, times in sorted(spans.items())}
-    return OpTimes(by_name, _by_key(program, by_name), statistics.median(steps), len(steps))
+    return OpTimes(by_name, _by_key(program, by_name), statistics.median(steps), len(steps), temporaries)
+
+
+def _beside_results(program: TorchProgram, op: str, peak: int) -> int:
+    made = sum(t.nbytes for t in program.graph.op[op].outputs if t.alias_of is None)
+    return max(0, peak - made)
 
 
 def _by_key(program: TorchProgram, by_name: Mapping[str, float]) -> dict[str, float]:

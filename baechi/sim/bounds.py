@@ -28,13 +28,10 @@ def bounds(problem: Problem) -> Bounds:
 
 @kernel
 def _longest_path(a: Arrays, ticks: Ints) -> int:
-    order = np.empty(len(ticks), np.int64)
-    for i in range(len(ticks)):
-        order[a.rank[i]] = i
     end = np.zeros(len(ticks), np.int64)
-    longest = np.int64(0)
-    for i in order:
-        start = np.int64(0)
+    longest = 0
+    for i in a.order:
+        start = 0
         for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
             start = max(start, end[a.t_op[a.in_t[k]]])
         end[i] = start + ticks[i]
@@ -116,10 +113,7 @@ def _read(a: Arrays) -> Ints:
     """Bytes that each op's inputs take wherever it runs; views of one storage count once."""
     tensors = len(a.t_op)
     root = np.arange(tensors)
-    order = np.empty(len(a.rank), np.int64)
-    for i in range(len(order)):
-        order[a.rank[i]] = i
-    for i in order:
+    for i in a.order:
         for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
             if a.t_base[t] >= 0:
                 root[t] = root[a.t_base[t]]

@@ -22,7 +22,8 @@ def critical_path(graph: Graph, timeline: Timeline) -> tuple[Span, ...]:
         return ()
     before = _previous(timeline)
     arrival = {(s.tensor, s.destination): s for s in timeline.transfers}
-    at: Span | None = max((*timeline.ops, *timeline.transfers), key=lambda s: s.end)
+    spans: list[Span] = [*timeline.ops, *timeline.transfers]
+    at: Span | None = max(spans, key=lambda s: s.end)
     path: list[Span] = []
     while at is not None:
         path.append(at)
@@ -36,9 +37,7 @@ def _name(span: Span) -> tuple[str, ...]:
     return (span.op,) if isinstance(span, OpSpan) else (span.tensor, span.destination)
 
 
-def _waits(
-    graph: Graph, timeline: Timeline, arrival: dict[tuple[str, str], TransferSpan], at: Span
-) -> list[Span]:
+def _waits(graph: Graph, timeline: Timeline, arrival: dict[tuple[str, str], TransferSpan], at: Span) -> list[Span]:
     if isinstance(at, TransferSpan):
         return [timeline.span[graph.producer[at.tensor].name]]
     op = graph.op[at.op]
@@ -50,7 +49,8 @@ def _previous(timeline: Timeline) -> dict[tuple[str, ...], list[Span]]:
     """What ran before each span on its device or on its lanes."""
     last: dict[tuple[str, str], Span] = {}
     before: dict[tuple[str, ...], list[Span]] = {}
-    for span in (*timeline.ops, *timeline.transfers):
+    spans: list[Span] = [*timeline.ops, *timeline.transfers]
+    for span in spans:
         if isinstance(span, OpSpan):
             lanes = [("op", span.device)]
         else:

@@ -9,7 +9,8 @@ from baechi.cost.problem import Arrays, Ints, Problem
 from baechi.errors import BaechiError
 from baechi.ir.plan import Plan, TransferKey
 from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
-from baechi.sim.engine import Run, play
+from baechi.sim.engine import play
+from baechi.sim.state import Run
 from baechi.sim.transfers import Transfers, copy_of, transfers_of
 from baechi.units import to_seconds
 
@@ -121,7 +122,9 @@ def simulate(problem: Problem, plan: Plan) -> Timeline:
     index = {op.name: i for i, op in enumerate(problem.graph.ops)}
     number = {d.name: k for k, d in enumerate(problem.cluster.devices)}
     if plan.device.keys() != index.keys():
-        raise BaechiError("B402", "the plan is for another graph", help="place the graph again, or name the right target")
+        raise BaechiError(
+            "B402", "the plan is for another graph", help="place the graph again, or name the right target"
+        )
     device = np.array([number[plan.device[op.name]] for op in problem.graph.ops], np.int64)
     order = [index[name] for d in problem.cluster.devices for name in plan.order.get(d.name, ())]
     ptr = np.cumsum([0, *(len(plan.order.get(d.name, ())) for d in problem.cluster.devices)])
@@ -129,7 +132,9 @@ def simulate(problem: Problem, plan: Plan) -> Timeline:
     rank = _ranks(problem, plan, x, device)
     run = play(problem.arrays, device, np.array(order, np.int64), ptr.astype(np.int64), x, rank, True, True)
     if run.done < len(index):
-        raise BaechiError("B403", f"the plan stops after {run.done} of {len(index)} ops: its orders wait for each other")
+        raise BaechiError(
+            "B403", f"the plan stops after {run.done} of {len(index)} ops: its orders wait for each other"
+        )
     return _timeline(problem, device, run, x)
 
 
@@ -160,9 +165,7 @@ def _timeline(problem: Problem, device: Ints, run: Run, x: Transfers) -> Timelin
     for k in run.x_order.tolist():
         t, d = int(x.tensor[k]), names[x.destination[k]]
         times = to_seconds(run.x_start[k]), to_seconds(run.x_end[k])
-        transfers.append(
-            TransferSpan(problem.tensor_names[t], names[device[a.t_op[t]]], d, *times, int(a.t_bytes[t]))
-        )
+        transfers.append(TransferSpan(problem.tensor_names[t], names[device[a.t_op[t]]], d, *times, int(a.t_bytes[t])))
     curves: list[list[tuple[float, int]]] = [[] for _ in names]
     for ticks, d, nbytes in run.memory.tolist():
         curves[d].append((to_seconds(ticks), nbytes))

@@ -80,10 +80,7 @@ def storages_of(a: Arrays, device: Ints, x: Transfers) -> tuple[Ints, Ints]:
     tensors = len(a.t_op)
     storage = np.arange(tensors)
     count = np.zeros(tensors + len(x.tensor), np.int64)
-    order = np.empty(len(device), np.int64)
-    for i in range(len(device)):
-        order[a.rank[i]] = i
-    for i in order:
+    for i in a.order:
         for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
             base = a.t_base[t]
             if base >= 0:

@@ -1,29 +1,33 @@
 """The joint graph by `aot_export_joint_with_descriptors`: the one file that knows this private interface of torch."""
 
 import contextlib
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._functorch import aot_autograd
+from torch.fx._lazy_graph_module import _use_lazy_graph_module
 
 from baechi.frontends.pytorch.joint import Joint, Role
 from baechi.frontends.pytorch.modules import Step
 
-try:
-    from torch._functorch.aot_autograd import aot_export_joint_with_descriptors
-    from torch.fx._lazy_graph_module import _use_lazy_graph_module
-except ImportError:
-    aot_export_joint_with_descriptors = None
-
 __all__ = ["Unsupported", "trace_joint"]
 
 _OLDEST = (2, 11)
+_EXPORT: Any = getattr(aot_autograd, "aot_export_joint_with_descriptors", None)
 
 
 class Unsupported(Exception):
     """This tracer cannot express the step; another one may."""
+
+
+def _unneeded() -> dict[str, bool]:
+    """What the exporter may leave out, where this torch lets it: notes on every torch function."""
+    option = "_disable_torch_fn_metadata_mode"
+    return {option: True} if option in inspect.signature(_EXPORT).parameters else {}
 
 
 def _recent() -> bool:
@@ -41,12 +45,12 @@ def trace_joint(step: Step, tensors: Sequence[Tensor]) -> Joint:
     Raises:
         Unsupported: when this torch lacks the interface, or the graph has ends of an unknown kind.
     """
-    if aot_export_joint_with_descriptors is None or not _recent():
+    if _EXPORT is None or not _recent():
         raise Unsupported(f"torch {torch.__version__} has no aot_export_joint_with_descriptors that baechi knows")
     with contextlib.ExitStack() as stack:
         # Code for the graph is generated when someone asks for it, not after each pass of torch's.
         stack.enter_context(_use_lazy_graph_module(True))
-        exported = aot_export_joint_with_descriptors(stack, step, tuple(tensors))
+        exported = _EXPORT(stack, step, tuple(tensors), **_unneeded())
     return _read(exported.graph_module, {key: name for name, key in step.names.items()})
 
 

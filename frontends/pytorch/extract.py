@@ -74,7 +74,7 @@ def capture(
     Example:
         >>> program = capture(nn.Linear(3, 2), (torch.ones(4, 3),), loss=torch.sum, optimizer="sgd")
         >>> program.gradients
-        {'weight': 't_1', 'bias': 'view'}
+        {'weight': 'mm', 'bias': 'view'}
     """
     spec = optimizer_spec(optimizer, optimizer_options)
     _check_inputs(module, args, kwargs or {})
@@ -104,9 +104,7 @@ def _check_inputs(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
         ) from None
 
 
-def _step(
-    module: nn.Module, leaves: Sequence[Any], tree: Any, loss: Loss | None, target: Any
-) -> Step:
+def _step(module: nn.Module, leaves: Sequence[Any], tree: Any, loss: Loss | None, target: Any) -> Step:
     weights = find_weights(module)
     fakes = {name: to_fake(t) for name, t in (*weights.parameters.items(), *weights.buffers.items())}
     for owner in module.modules():
@@ -182,7 +180,7 @@ def _program(
     joint: Joint, step: Step, leaves: Sequence[Any], optimizer: OptimizerSpec | None, name: str, keep_gradients: bool
 ) -> TorchProgram:
     positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    tidy(joint.module, joint.roles, {node: _placeholder(role, positions) for node, role in joint.roles.items()})
+    joint = tidy(joint, {node: _placeholder(role, positions) for node, role in joint.roles.items()})
     built = build(joint, optimizer, keep_gradients=keep_gradients)
     inputs: list[str | None] = [None] * (len(leaves) if step.with_target else len(leaves) - 1)
     for index, position in enumerate(positions):

@@ -1,7 +1,7 @@
 """What a tracer hands over: one functional graph of forward and backward, and what its ends mean."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -50,20 +50,27 @@ class Joint:
     backward: frozenset[fx.Node]
 
 
-def tidy(module: fx.GraphModule, roles: Mapping[fx.Node, Role], names: Mapping[fx.Node, str]) -> None:
+def tidy(joint: Joint, names: Mapping[fx.Node, str]) -> Joint:
     """Drop what does nothing and unread inputs; name the placeholders after what they are.
 
-    Nothing: dead nodes, assertions, and ``detach``, for the graph runs without autograd.
+    Nothing: dead nodes, assertions, a transpose of a transpose, and ``detach``, for the graph runs
+    without autograd.
+
+    Args:
+        joint: a traced step; its module is changed in place.
+        names: of the placeholders.
     """
-    graph = module.graph
-    for node in reversed(graph.nodes):
-        if node.op == "call_function" and not node.users and "_assert" in str(node.target):
-            graph.erase_node(node)
-        elif node.target is torch.ops.aten.detach.default:
-            node.replace_all_uses_with(node.args[0])
+    graph = joint.module.graph
+    moved: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        same = _same(node)
+        if same is not None:
+            moved[node] = moved.get(same, same)
+            node.replace_all_uses_with(moved[node])
+        elif node.op == "call_function" and not node.users and "_assert" in str(node.target):
             graph.erase_node(node)
     graph.eliminate_dead_code()
-    for node, role in roles.items():
+    for node, role in joint.roles.items():
         if role.kind == "input" and not node.users:
             graph.erase_node(node)
         else:
@@ -72,4 +79,20 @@ def tidy(module: fx.GraphModule, roles: Mapping[fx.Node, Role], names: Mapping[f
     # The default code object unpacks nested inputs; these are flat.
     graph.set_codegen(fx.graph.CodeGen())
     graph.lint()
-    module.recompile()
+    joint.module.recompile()
+    return replace(
+        joint,
+        outputs=[moved.get(n, n) for n in joint.outputs],
+        gradients={name: moved.get(n, n) for name, n in joint.gradients.items()},
+        buffers={name: moved.get(n, n) for name, n in joint.buffers.items()},
+    )
+
+
+def _same(node: fx.Node) -> fx.Node | None:
+    """The node that this one only repeats."""
+    if node.target is torch.ops.aten.detach.default:
+        return node.all_input_nodes[0]
+    if node.target is torch.ops.aten.t.default:
+        (base,) = node.all_input_nodes
+        return base.all_input_nodes[0] if base.target is node.target else None
+    return None

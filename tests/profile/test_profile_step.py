@@ -163,7 +163,17 @@ def test_every_op_is_timed() -> None:
     assert times.by_key.keys() == {o.key for o in ran if o.key}
     assert all(seconds > 0 for seconds in times.by_name.values())
     assert sum(times.by_name.values()) < 2 * times.step_seconds
+    assert times.temp_bytes.keys() == times.by_name.keys()
     assert profile_ops(program, repeats=50, budget_seconds=0).steps == 1
+
+
+def test_temporaries_of_an_update() -> None:
+    """Adam divides two copies of the parameter's size; an element-wise op needs nothing beside its result."""
+    _, program, x = chain()
+    temporaries = profile_ops(program, inputs=(x,), repeats=1).temp_bytes
+    kinds = {o.kind: temporaries[o.name] for o in program.graph.ops if o.name in temporaries}
+    assert kinds["update"] == pytest.approx(2 * MB, abs=100)
+    assert kinds["aten.add"] == kinds["aten.exp"] == kinds["aten.mul"] == 0
 
 
 def test_made_up_inputs_have_the_captured_shapes() -> None:

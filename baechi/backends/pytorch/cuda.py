@@ -1,4 +1,4 @@
-"""Run a schedule on CUDA devices: one compute stream and one copy stream each, issued by one thread."""
+"""Run a schedule on CUDA devices: streams for compute, for sending and for receiving, issued by one thread."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,8 +17,9 @@ Values = Mapping[str, dict[str, Any]]
 class Streamed:
     """A schedule written out for one thread that feeds the streams of all devices.
 
-    Ops of a device run on its compute stream in the plan's order, copies to it on its copy stream;
-    what one waits for on another is an event. A device of the plan may also be the CPU: its ops
+    Ops of a device run on its compute stream in the plan's order, copies to it on its receiving
+    stream, in step with the sending stream of the other device; what one waits for on another is an
+    event. A device of the plan may also be the CPU: its ops
     run in the issuing thread, which holds up what comes after.
 
     Args:
@@ -41,6 +42,11 @@ class Streamed:
             for name, device in job.devices.items()
             if device.type == "cuda"
             for work in ("compute", "lane")
+        }
+        self._senders = {
+            name: torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            for name, device in job.devices.items()
+            if device.type == "cuda"
         }
         self._agents = [self._streams.get(agent) for agent in self.schedule.agents]
         owner = [self._streams.get(action.agent) for action in self.schedule.actions]
@@ -72,8 +78,6 @@ class Streamed:
         finally:
             for stream in before.values():
                 torch.cuda.set_stream(stream)
-            for agent, stream in self._streams.items():
-                before[self._devices[agent.device]].wait_stream(stream)
         for device in before:
             torch.cuda.synchronize(device)
         return results
@@ -97,17 +101,17 @@ class Streamed:
             self._events[action].record(self._current)
 
     def _copy(self, tensor: torch.Tensor, source: str, destination: str) -> torch.Tensor:
-        """Copy on both ends' copy streams, for torch orders a copy on the current ones."""
-        sender, receiver = self._streams.get(Agent(source, "lane")), self._streams.get(Agent(destination, "lane"))
+        """Copy on a stream of each end: torch runs it on the sender's and makes the receiver's wait."""
+        sender, receiver = self._senders.get(source), self._streams.get(Agent(destination, "lane"))
         device = self._devices[destination]
         if receiver is None:
             return tensor.to(device, copy=True)
         if sender is not None:
+            sender.wait_stream(receiver)  # which has waited for the tensor
             torch.cuda.set_stream(sender)
-            sender.wait_stream(self._streams[Agent(source)])
             torch.cuda.set_stream(receiver)
         copied = torch.empty_like(tensor, device=device)
-        copied.copy_(tensor, non_blocking=sender is not None)
+        torch.ops.aten.copy_.default(copied, tensor, sender is not None)
         if sender is not None:
             tensor.record_stream(sender)
         copied.record_stream(self._streams[Agent(destination)])

@@ -131,6 +131,7 @@ class _Writer:
         self.bound: dict[Any, str] = {}
         self.held = {self.var(t, d) for d in self.computes for t in job.schedule.keep.get(d, ())}
         self.defined: set[str] = set()
+        self.in_use: Agent | None = None
         self.text: list[str] = []
 
     def write(self, title: str) -> Code:
@@ -194,8 +195,9 @@ class _Writer:
 
     def act(self, i: int, action: Action) -> list[str]:
         """Write one action; returns the variables that it defines."""
-        if self.serial and self.job.streams:
+        if self.serial and self.job.streams and self.in_use != action.agent:
             self.emit(f"    USE({self.number[action.agent]})")
+        self.in_use = None if action.transfer is not None else action.agent  # a copy leaves its own streams in use
         for j in action.waits:
             if not self.serial:
                 self.emit(f"    A{j}_{self.number[action.agent]}()")

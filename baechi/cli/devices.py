@@ -1,0 +1,4 @@
+"""devices."""
+import argparse
+def configure(parser: argparse.ArgumentParser) -> None: ...
+def execute(args: argparse.Namespace) -> int: return 0

@@ -1,0 +1,44 @@
+"""Place a graph on devices, and say how good the plan is."""
+
+import argparse
+
+from baechi.cli.common import add_target_arguments, check_placer, load_subject, pairs, restart_tuned, whole
+from baechi.cli.output import emit, emit_json, progress, say
+
+__all__ = ["configure", "execute"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_target_arguments(parser)
+    parser.add_argument("--placer", default="auto", metavar="NAME", help="auto, m-sct, m-etf, m-topo, expert, …")
+    parser.add_argument("--option", action="append", metavar="K=V", default=[], help="an option of the placer")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the placer's random choices")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the plan, for run and explain")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Place, and print a summary or the plan."""
+    options = pairs(args.option, "--option")
+    check_placer(args.placer, options)
+    if args.measure:
+        restart_tuned(args)
+    from baechi.api import place_graph, timeline_of
+    from baechi.ir.json import plan_to_dict, write_plan
+    from baechi.report.facts import one_device
+    from baechi.report.text import plan_text
+
+    subject = load_subject(args)
+    graph, cluster, table = subject.graph, subject.cluster, subject.table
+    with progress(f"placing {graph.name} by {args.placer}"):
+        plan = place_graph(graph, cluster, args.placer, options=options, seed=args.seed, table=table)
+    if args.output:
+        write_plan(plan, args.output)
+        say(f"wrote {args.output}")
+    if args.json:
+        emit_json(plan_to_dict(plan))
+        return 0
+    timeline = timeline_of(graph, plan, table)
+    alone = one_device(graph, cluster, table)
+    emit(plan_text(graph, plan, timeline, alone, seconds=subject.seconds))
+    return 0

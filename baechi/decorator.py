@@ -1,0 +1,81 @@
+"""`baechi.place` on a module, a class or a step function."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from baechi.errors import BaechiError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from baechi.backends.pytorch.placed import Planner
+
+__all__ = ["decorate"]
+
+_OPTIONS = ("cluster", "pin", "placer", "seed", "table")
+
+
+def decorate(target: Any, options: Mapping[str, Any]) -> Any:
+    """Place `target`; see `baechi.place`.
+
+    Raises:
+        BaechiError: B107 on an unknown option, or a target that is no module, class or function.
+    """
+    from torch import nn
+
+    from baechi.backends.pytorch.placed import attach, is_disabled, wrap
+
+    unknown = sorted(set(options) - set(_OPTIONS))
+    if unknown:
+        raise BaechiError("B107", f"place() has no option '{unknown[0]}'", help="options: " + ", ".join(_OPTIONS))
+    if is_disabled():
+        return target
+    planner = _planner(options)
+    if isinstance(target, type) and issubclass(target, nn.Module):
+        wrap(target, planner)
+        return target
+    if isinstance(target, nn.Module):
+        return attach(target, planner)
+    if callable(target):
+        return _step(target, planner)
+    raise BaechiError(
+        "B107", f"place() was given a {type(target).__name__}", help="give a module, its class or a function"
+    )
+
+
+def _planner(options: Mapping[str, Any]) -> "Planner":
+    def planner(module: "nn.Module", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        from baechi import api
+
+        rest = {name: value for name, value in options.items() if name != "pin"}
+        made = (
+            api.plan(module, args, kwargs, **rest)
+            if "pin" not in options
+            else api.pinned(module, args, kwargs, options["pin"])
+        )
+        return made.program, made.plan
+
+    return planner
+
+
+def _step(function: Callable[..., Any], planner: "Planner") -> Callable[..., Any]:
+    """The function, with the modules that it is given or refers to placed before they run."""
+    from torch import nn
+
+    from baechi.backends.pytorch.placed import attach, is_disabled, runtime_of
+
+    @functools.wraps(function)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        if not is_disabled():
+            outside = inspect.getclosurevars(function)
+            values = (*args, *kwargs.values(), *outside.nonlocals.values(), *outside.globals.values())
+            modules = [value for value in values if isinstance(value, nn.Module)]
+            inner = {id(child) for module in modules for child in module.modules() if child is not module}
+            for module in modules:
+                if runtime_of(module) is None and id(module) not in inner and any(True for _ in module.parameters()):
+                    attach(module, planner)
+        return function(*args, **kwargs)
+
+    return step

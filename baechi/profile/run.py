@@ -1,0 +1,75 @@
+"""Run a plan with the real model that its target names."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import torch
+from torch.utils import _pytree as pytree
+
+from baechi.backends.pytorch.executor import Executor, torch_devices
+from baechi.errors import BaechiError
+from baechi.ir.plan import Plan
+from baechi.profile.step import Measured, measure_step
+from baechi.units import format_bytes
+
+if TYPE_CHECKING:
+    from baechi.frontends.pytorch import TorchProgram
+
+__all__ = ["check_memory", "train"]
+
+
+def train(
+    program: "TorchProgram",
+    plan: Plan,
+    build: Callable[[], torch.nn.Module],
+    inputs: Any,
+    *,
+    steps: int,
+    warmup: int = 1,
+    seed: int = 0,
+) -> Measured:
+    """Build the model, place it as planned and train some steps on one batch.
+
+    Args:
+        program: the captured step.
+        plan: for its graph.
+        build: makes the module; its weights are drawn from `seed`.
+        inputs: ``(args, kwargs, target)`` of the capture.
+        steps: how many are timed.
+        warmup: how many come before.
+        seed: of weights and dropout.
+
+    Raises:
+        BaechiError: B606 when this machine lacks a device of the plan, B610 when it lacks the
+            memory, B6xx as `Executor`.
+    """
+    torch_devices(plan)
+    check_memory(program, plan)
+    torch.manual_seed(seed)
+    module = build()
+    with Executor(program, plan) as executor:
+        executor.load(module)
+        del module
+        return measure_step(executor, pytree.tree_flatten(inputs)[0], steps=steps, warmup=warmup)
+
+
+def check_memory(program: "TorchProgram", plan: Plan) -> None:
+    """Refuse to start what this machine's memory cannot hold.
+
+    Counted are the predicted peaks of the devices that are on this machine's processor, and the
+    module itself, which is there until its weights are copied.
+
+    Raises:
+        BaechiError: B610.
+    """
+    local = [d.name for d in plan.cluster.devices if d.backend == "cpu"]
+    weights = sum(program.graph.op[op].outputs[0].nbytes for op in program.parameters.values())
+    needed = max(sum(plan.predicted.peak_bytes.get(d, 0) for d in local), 2 * weights)
+    free = int(psutil.virtual_memory().available)
+    if needed > free:
+        raise BaechiError(
+            "B610",
+            f"the plan needs {format_bytes(needed)} of this machine's memory, {format_bytes(free)} are free",
+            help="place a smaller batch, or run it on a machine with more memory",
+        )

@@ -1,0 +1,192 @@
+"""Plans, runs and comparisons as a person reads them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from baechi.ir.graph import Graph
+from baechi.ir.plan import Bounds, Plan
+from baechi.ir.text import format_cluster
+from baechi.ir.timeline import Timeline
+from baechi.report.facts import OneDevice, count_ops, parameter_count, traffic_of
+from baechi.report.layout import bar, clip, fields, percent, table
+from baechi.units import format_bytes, format_count, format_seconds
+
+__all__ = ["Compared", "compare_text", "head", "plan_text", "run_text"]
+
+
+def plan_text(
+    graph: Graph, plan: Plan, timeline: Timeline, alone: OneDevice, *, seconds: float | None = None
+) -> str:
+    """What a plan does, and how good it is.
+
+    Args:
+        graph: what it places.
+        plan: the plan.
+        timeline: the simulator's account of it.
+        alone: the step on one device.
+        seconds: what the extraction took.
+    """
+    options = ", ".join(f"{k}={v}" for k, v in plan.placer.options.items())
+    lines = [
+        head(graph, plan),
+        "",
+        *fields(
+            [
+                ("ops", _ops(graph) + (f" (extracted in {format_seconds(seconds)})" if seconds is not None else "")),
+                ("placer", _placer(plan, options)),
+                ("step", f"{format_seconds(plan.predicted.step_seconds)} predicted, {_gap(plan)}"),
+                ("bound", _bound(plan.bounds)),
+                ("one device", _alone(alone, plan.predicted.step_seconds)),
+                ("traffic", _traffic(timeline)),
+            ]
+        ),
+        "",
+        *_devices(plan, timeline),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def head(graph: Graph, plan: Plan) -> str:
+    """One line: what is placed on what."""
+    batch = plan.target.get("batch")
+    what = graph.name + (f", batch {batch}" if batch else "")
+    return clip(f"{what}, on {format_cluster(plan.cluster)}", 80)
+
+
+def _ops(graph: Graph) -> str:
+    counts = count_ops(graph)
+    parameters = parameter_count(graph)
+    phases = ", ".join(f"{counts[p]:,} {p}" for p in ("forward", "backward", "update") if counts[p])
+    weights = f", {format_count(parameters)} parameters" if parameters else ""
+    return f"{counts['ops']:,}, of which {counts['compute']:,} take time; {phases}{weights}"
+
+
+def _placer(plan: Plan, options: str) -> str:
+    shown = f" ({options})" if options else ""
+    return f"{plan.placer.name}{shown}, {format_seconds(plan.placer.seconds)} of processor time, seed {plan.seed}"
+
+
+def _gap(plan: Plan) -> str:
+    if plan.bounds.step_seconds <= 0:
+        return "no lower bound"
+    return "equal to the lower bound" if plan.gap < 5e-4 else f"{percent(plan.gap)} above the lower bound"
+
+
+def _bound(bounds: Bounds) -> str:
+    path, work = format_seconds(bounds.critical_path), format_seconds(bounds.work)
+    return f"{format_seconds(bounds.step_seconds)}: longest chain of ops {path}, work over all devices {work}"
+
+
+def _alone(alone: OneDevice, step: float) -> str:
+    takes = f"{format_seconds(alone.step_seconds)} and {format_bytes(alone.peak_bytes)} on {alone.device}"
+    ratio = f", {alone.step_seconds / step:.2f} x this plan" if step > 0 else ""
+    return takes + ratio + ("" if alone.fits else "; it does not fit")
+
+
+def _traffic(timeline: Timeline) -> str:
+    pairs = traffic_of(timeline)
+    if not pairs:
+        return "none"
+    count, nbytes = sum(p.transfers for p in pairs), sum(p.nbytes for p in pairs)
+    amount = format_bytes(nbytes) if nbytes else format_seconds(sum(p.seconds for p in pairs))
+    most = pairs[0]
+    busiest = format_bytes(most.nbytes) if nbytes else format_seconds(most.seconds)
+    where = f"; most from {most.source} to {most.destination}: {busiest}" if len(pairs) > 1 else ""
+    return f"{amount} in {count} transfer{'s' * (count > 1)}{where}"
+
+
+def _devices(plan: Plan, timeline: Timeline) -> list[str]:
+    step = timeline.step_seconds
+    rows = [("device", "ops", "peak", "cap", "of cap", "", "busy")]
+    for device in plan.cluster.devices:
+        peak = plan.predicted.peak_bytes.get(device.name, 0)
+        share, busy = peak / device.cap, timeline.busy_seconds.get(device.name, 0.0)
+        ops = len(plan.order.get(device.name, ()))
+        used = percent(busy / step) if step else "-"
+        row = (clip(device.name, 14), f"{ops:,}", format_bytes(peak), format_bytes(device.cap), percent(share))
+        rows.append((*row, bar(share, 16), used))
+    return table(rows, "<>>>><>")
+
+
+def run_text(plan: Plan, *, name: str, seconds: Sequence[float], median: float, spread: float,
+             losses: Sequence[float], peaks: Mapping[str, int]) -> str:
+    """What a run measured, beside what was predicted.
+
+    Args:
+        plan: the plan that ran.
+        name: of the graph.
+        seconds: of each timed step; `median` and `spread` (quartile distance over median) of them.
+        losses: of each step, warm-up included.
+        peaks: measured bytes by device.
+    """
+    predicted = plan.predicted.step_seconds
+    ratio = f", {median / predicted:.2f} x the prediction of {format_seconds(predicted)}" if predicted else ""
+    facts = [("step", f"{format_seconds(median)} measured{ratio}"),
+             ("steps", f"{len(seconds)} timed, quartiles {percent(spread)} apart")]
+    if losses:
+        facts.append(("loss", f"{losses[0]:.6g} -> {losses[-1]:.6g} in {len(losses)} steps"))
+    rows = [("device", "measured peak", "predicted", "ratio", "cap")]
+    for device in plan.cluster.devices:
+        if device.name in peaks:
+            wanted, found = plan.predicted.peak_bytes.get(device.name, 0), peaks[device.name]
+            share = f"{found / wanted:.2f}" if wanted else "-"
+            rows.append((device.name, format_bytes(found), format_bytes(wanted), share, format_bytes(device.cap)))
+    top = clip(f"{name}, on {format_cluster(plan.cluster)}, placed by {plan.placer.name}", 80)
+    return "\n".join([top, "", *fields(facts), "", *table(rows, "<>>>>")]) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What one placer found.
+
+    Attributes:
+        placer: its name.
+        plan: its plan; None when it found none.
+        why: why not, in a few words.
+        measured: median of measured steps, in seconds.
+    """
+
+    placer: str
+    plan: Plan | None = None
+    why: str = ""
+    measured: float | None = None
+
+
+def compare_text(top: str, found: Sequence[Compared], alone: OneDevice, bounds: Bounds) -> str:
+    """A table of placers, the caps and the bound the same for all.
+
+    Args:
+        top: the headline.
+        found: what each placer found.
+        alone: the step on one device.
+        bounds: what no plan can beat.
+    """
+    ran = any(c.measured is not None for c in found)
+    rows = [("placer", "step", *(("measured",) if ran else ()), "one dev.", "bound", "peak/cap", "placed in")]
+    failed = []
+    for c in found:
+        if c.plan is None:
+            failed.append(clip(f"{c.placer}: {c.why}", 80))
+            continue
+        rows.append((c.placer, *_compared(c, alone, bounds, ran)))
+    notes = [
+        ("one device", f"{format_seconds(alone.step_seconds)}, {format_bytes(alone.peak_bytes)}"
+         + ("" if alone.fits else "; does not fit")),
+        ("bound", _bound(bounds)),
+    ]
+    shown = ["", *table(rows, "<" + ">" * (len(rows[0]) - 1))] if len(rows) > 1 else []
+    return "\n".join([top, "", *fields(notes), *shown, *(["", *failed] if failed else [])]) + "\n"
+
+
+def _compared(c: Compared, alone: OneDevice, bounds: Bounds, ran: bool) -> tuple[str, ...]:
+    assert c.plan is not None
+    step = c.plan.predicted.step_seconds
+    worst = max(c.plan.predicted.peak_bytes[d.name] / d.cap for d in c.plan.cluster.devices)
+    return (
+        format_seconds(step),
+        *((format_seconds(c.measured) if c.measured is not None else "-",) if ran else ()),
+        f"{alone.step_seconds / step:.2f} x" if step else "-",
+        f"{step / bounds.step_seconds:.3f} x" if bounds.step_seconds else "-",
+        percent(worst),
+        format_seconds(c.plan.placer.seconds),
+    )

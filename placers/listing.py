@@ -1,0 +1,223 @@
+"""The state of the list scheduler, and what it asks of it: when and whether an op can run on a device."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from baechi.cost.jit import leaf, maker
+from baechi.cost.problem import PARALLEL, SEQUENTIAL, TOKEN, Arrays, Ints
+from baechi.placers.ledger import Ledger, new_ledger, overflow
+from baechi.sim.transfers import transfer_ticks
+
+__all__ = [
+    "FORCED",
+    "NOW",
+    "PLACED",
+    "SENT",
+    "State",
+    "begin",
+    "collect",
+    "earliest",
+    "fits",
+    "may_run",
+    "over_cap",
+    "place_of",
+]
+
+NOW, PLACED, SENT, FORCED = range(4)
+"""Where `State.tally` counts what."""
+
+
+class State(NamedTuple):
+    books: Ledger
+    group_persistent: Ints
+    device: Ints
+    sequence: Ints
+    sent: Ints
+    waits: Ints
+    end: Ints
+    running: Ints
+    free_at: Ints
+    lane: Ints
+    due: Ints
+    open: Ints
+    stuck: Ints
+    stuck_count: Ints
+    awake: Ints
+    urgent: Ints
+    follows: Ints
+    stack: Ints
+    tally: Ints
+
+
+@maker
+def begin(a: Arrays, home: Ints) -> State:
+    ops, devices, reads = len(a.rank), len(a.cap), len(a.in_t)
+    persistent = np.zeros(len(a.group_ptr) - 1, np.int64)
+    for i in range(ops):
+        persistent[a.group[i]] += a.persistent[i]
+    due = np.empty((devices, ops + reads + 2, 3), np.int64)
+    ready = np.empty((devices, ops + reads + 2, 3), np.int64)
+    urgent = np.empty((ops + devices * reads + 2, 3), np.int64)
+    due[:, 0, 0] = 0
+    ready[:, 0, 0] = 0
+    urgent[0, 0] = 0
+    return State(
+        new_ledger(a, home, persistent),
+        persistent,
+        np.full(ops, -1, np.int64),
+        np.empty(ops, np.int64),
+        np.empty((devices * reads, 2), np.int64),
+        a.in_ptr[1:] - a.in_ptr[:-1],
+        np.zeros(ops, np.int64),
+        np.full(devices, -1, np.int64),
+        np.zeros(devices, np.int64),
+        np.zeros(2 * devices, np.int64),
+        due,
+        ready,
+        np.empty((devices, ops + reads + 1), np.int64),
+        np.zeros(devices, np.int64),
+        np.full(devices, -1, np.int64),
+        urgent,
+        _followers(a),
+        np.empty(ops + reads + 1, np.int64),
+        np.zeros(4, np.int64),
+    )
+
+
+@maker
+def _followers(a: Arrays) -> Ints:
+    """1 for ops that follow their first reader: free ones without inputs, and views of what they make."""
+    ops = len(a.rank)
+    follows = np.ones(ops, np.int64)
+    for i in a.order:
+        if a.in_ptr[i] == a.in_ptr[i + 1]:
+            for d in range(len(a.cap)):
+                if a.ticks[i, d] > 0:
+                    follows[i] = 0
+        for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
+            if follows[a.t_op[a.in_t[k]]] == 0:
+                follows[i] = 0
+        for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
+            if a.in_ptr[i] < a.in_ptr[i + 1] and a.t_base[t] < 0 and a.t_ticks[t] != TOKEN:
+                follows[i] = 0
+    for k in range(ops - 1, -1, -1):
+        i = a.order[k]
+        read = False
+        for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
+            for r in range(a.rd_ptr[t], a.rd_ptr[t + 1]):
+                read = read or follows[a.rd_op[r]] == 0 or follows[a.rd_op[r]] == 2
+        if follows[i] == 1:
+            follows[i] = 2 if read else 0
+    return follows // 2
+
+
+@leaf
+def _lane_in(a: Arrays, p: int) -> int:
+    return p if a.contention == SEQUENTIAL else len(a.cap) + p
+
+
+@leaf
+def earliest(a: Arrays, i: int, p: int, s: State, fetch: bool) -> int:
+    """When all inputs of op `i` can be on device `p`; with `fetch`, they are sent now."""
+    latest = 0
+    lane_in = _lane_in(a, p)
+    taken = s.lane[lane_in]
+    for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
+        t = a.in_t[k]
+        source = place_of(a, a.t_op[t], p, s)
+        there = s.end[a.t_op[t]]
+        if source != p and a.t_ticks[t] != TOKEN:
+            if s.books.arrived[t, p] >= 0:
+                there = s.books.arrived[t, p]
+            else:
+                if a.contention != PARALLEL:
+                    there = max(there, taken, s.lane[source])
+                there += transfer_ticks(a, t, source, p)
+                taken = there
+                if fetch:
+                    s.books.arrived[t, p] = there
+                    if a.contention != PARALLEL:
+                        s.lane[source] = s.lane[lane_in] = there
+                    sent = s.tally[SENT]
+                    s.sent[sent, 0], s.sent[sent, 1] = t, p
+                    s.tally[SENT] = sent + 1
+        latest = max(latest, there)
+    return int(latest)
+
+
+@leaf
+def place_of(a: Arrays, i: int, p: int, s: State) -> int:
+    """Device of op `i`; one that follows is with its group, or will come to `p`."""
+    if s.device[i] >= 0:
+        return int(s.device[i])
+    home = s.books.home[a.group[i]]
+    return int(home if home >= 0 else p)
+
+
+@leaf
+def collect(a: Arrays, i: int, s: State) -> int:
+    """Put the ops that would follow op `i` on the stack, inputs first; returns how many."""
+    count = 0
+    for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
+        j = a.t_op[a.in_t[k]]
+        if s.device[j] < 0 and not _is_among(s.stack, 0, count, j):
+            s.stack[count] = j
+            count += 1
+    done = 0
+    while done < count:
+        j = s.stack[done]
+        done += 1
+        for k in range(a.in_ptr[j], a.in_ptr[j + 1]):
+            above = a.t_op[a.in_t[k]]
+            if s.device[above] < 0 and not _is_among(s.stack, 0, count, above):
+                s.stack[count] = above
+                count += 1
+    for k in range(1, count):  # by insertion: the few there are come in topological order
+        j = s.stack[k]
+        at = k
+        while at > 0 and a.rank[s.stack[at - 1]] > a.rank[j]:
+            s.stack[at] = s.stack[at - 1]
+            at -= 1
+        s.stack[at] = j
+    return count
+
+
+@leaf
+def _is_among(stack: Ints, first: int, count: int, j: int) -> bool:
+    for k in range(first, count):
+        if stack[k] == j:
+            return True
+    return False
+
+
+@leaf
+def over_cap(a: Arrays, i: int, p: int, s: State) -> int:
+    """Bytes by which op `i` and what would follow it exceed the cap of device `p`; at most 0 if they fit."""
+    count = collect(a, i, s)
+    followers = 0
+    for k in range(count):
+        j = s.stack[k]
+        if place_of(a, j, p, s) != p:
+            continue
+        for t in range(a.out_ptr[j], a.out_ptr[j + 1]):
+            followers += a.t_size[t]
+        g = a.group[j]
+        counted = s.books.home[g] >= 0 or g == a.group[i]
+        for before in range(k):
+            counted = counted or a.group[s.stack[before]] == g
+        if not counted:
+            followers += s.group_persistent[g]
+    return followers + overflow(a, s.books, s.device, s.group_persistent, i, p)
+
+
+@leaf
+def may_run(a: Arrays, i: int, p: int, s: State) -> bool:
+    """Whether op `i` is still to be placed and its group leaves it device `p`."""
+    home = s.books.home[a.group[i]]
+    return bool(s.device[i] < 0 and (home < 0 or home == p))
+
+
+@leaf
+def fits(a: Arrays, i: int, p: int, s: State) -> bool:
+    return over_cap(a, i, p, s) <= 0

@@ -1,0 +1,168 @@
+"""Lower bounds and proofs against brute force over every placement and order of tiny graphs."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from baechi.cost import Problem
+from baechi.ir.cluster import CONTENTIONS, Cluster, Device, Link
+from baechi.ir.graph import Graph
+from baechi.ir.op import Op, Tensor
+from baechi.models.graphs import chain, fork_join, random_dag
+from baechi.sim import Schedule, bounds, evaluate, explain_infeasible
+
+
+def every_schedule(reference: ModuleType, problem: Problem) -> Iterator[Schedule]:
+    """Every placement that keeps groups together, with every topological order."""
+    a = problem.arrays
+    sequences = [np.array(order) for order in reference.linear_extensions(problem.graph)]
+    for home in product(range(len(a.cap)), repeat=len(a.group_ptr) - 1):
+        device = np.array(home)[a.group]
+        for sequence in sequences:
+            yield Schedule(device, sequence)
+
+
+def tiny(seed: int) -> Graph:
+    return random_dag(seed, 3 + seed % 3, groups=seed % 4 == 0, reach=3, zero_cost=0.1)
+
+
+def clusters(seed: int) -> Iterator[Cluster]:
+    contention = CONTENTIONS[seed % 3]
+    link = Link(1e-6, 1e9)
+    speeds = random.Random(seed).choices([0.5, 1.0, 2.0, 5.0], k=3)
+    equal = tuple(Device(f"d{k}", 1 << 40) for k in range(3))
+    unequal = tuple(replace(d, speed=s) for d, s in zip(equal, speeds, strict=True))
+    yield Cluster(equal[:2], link, contention=contention)
+    yield Cluster(unequal[:2] if seed % 2 else unequal, link, contention=contention)
+    yield Cluster(unequal[:2], link, contention=contention, cores={"host0": 1})
+    apart = (*unequal[:2], replace(unequal[2], host="other"))
+    yield Cluster(apart if seed % 2 else apart[1:], link, contention=contention, cores={"host0": 1, "other": 1})
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_schedule_beats_the_bounds(reference: ModuleType, seed: int) -> None:
+    for cluster in clusters(seed):
+        problem = Problem(tiny(seed), cluster)
+        best = min(evaluate(problem.arrays, s)[0].makespan for s in every_schedule(reference, problem))
+        found = bounds(problem)
+        assert found.critical_path * 1e12 <= best * (1 + 1e-12)
+        assert found.work * 1e12 <= best * (1 + 1e-12)
+        assert found.step_seconds == max(found.critical_path, found.work)
+
+
+def test_the_critical_path_of_a_chain_is_its_length_on_the_fastest_device() -> None:
+    devices = (Device("slow", 8), Device("fast", 8, speed=4.0))
+    assert bounds(Problem(chain(10, seconds=2e-3), Cluster(devices))).critical_path == pytest.approx(5e-3)
+
+
+@pytest.mark.parametrize("speeds", [(1.0,), (1.0, 1.0), (1.0, 2.0), (1.0, 3.0, 0.25)])
+def test_declared_work_spreads_by_speed(speeds: tuple[float, ...]) -> None:
+    """Related machines: all work over the sum of the speeds."""
+    devices = tuple(Device(f"d{k}", 8, speed=s) for k, s in enumerate(speeds))
+    graph = fork_join(5, 3)
+    serial = sum(op.seconds or 0.0 for op in graph.ops)
+    assert bounds(Problem(graph, Cluster(devices))).work == pytest.approx(serial / sum(speeds), rel=1e-9)
+
+
+@pytest.mark.parametrize(("count", "cores"), [(4, 1), (4, 2), (4, 4), (2, 8)])
+def test_work_on_shared_cores(count: int, cores: int) -> None:
+    devices = tuple(Device(f"d{k}", 8) for k in range(count))
+    graph = fork_join(5, 3)
+    serial = sum(op.seconds or 0.0 for op in graph.ops)
+    found = bounds(Problem(graph, Cluster(devices, cores={"host0": cores})))
+    assert found.work == pytest.approx(serial / min(count, cores), rel=1e-9)
+
+
+def test_two_kinds_of_work_each_go_where_they_are_fast() -> None:
+    """Five ops fast on one device, five on the other: the optimum is 5 s, and the bound is near it."""
+    rates = {"float32": 1.0, "float16": 0.1}, {"float32": 0.1, "float16": 1.0}
+    devices = tuple(Device(f"d{k}", 8, type=f"t{k}", flops_per_second=rate) for k, rate in enumerate(rates))
+    graph = Graph(tuple(Op(f"op{k}", "op", flops=1.0, arithmetic=["float32", "float16"][k % 2]) for k in range(10)))
+    assert 4.9 <= bounds(Problem(graph, Cluster(devices))).work <= 5.0
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_proved_impossible_never_fits(reference: ModuleType, seed: int) -> None:
+    graph, r = tiny(seed), random.Random(seed)
+    free = Problem(graph, Cluster(tuple(Device(f"d{k}", 1 << 40) for k in range(2)), Link(1e-6, 1e9)))
+    peaks = np.unique([evaluate(free.arrays, s)[0].peak for s in every_schedule(reference, free)], axis=0)
+    for _ in range(40):
+        caps = np.array([r.randint(1, int(peaks.max()) + 1) for _ in range(2)])
+        fits = bool((peaks <= caps).all(axis=1).any())
+        proof = explain_infeasible(free.with_caps(caps))
+        if proof is not None:
+            assert proof.proved
+            assert proof.code == "B501"
+            assert not fits, f"{caps}: {proof}"
+
+
+def two_devices(cap: int) -> Cluster:
+    return Cluster((Device("d0", cap), Device("d1", cap)))
+
+
+def test_what_persists_is_more_than_there_is() -> None:
+    graph = Graph(tuple(Op(f"op{k}", "parameter", persistent_bytes=5, seconds=0.0) for k in range(5)))
+    proof = explain_infeasible(Problem(graph, two_devices(12)))
+    assert proof is not None
+    assert "25 B" in proof.what
+    assert explain_infeasible(Problem(graph, two_devices(13))) is None
+
+
+def test_a_group_is_too_large() -> None:
+    graph = Graph(tuple(Op(f"op{k}", "op", persistent_bytes=5, temp_bytes=k, group="g") for k in range(3)))
+    proof = explain_infeasible(Problem(graph, two_devices(16)))
+    assert proof is not None
+    assert "group 'g'" in proof.what
+    assert explain_infeasible(Problem(graph, two_devices(17))) is None
+
+
+def test_an_op_with_what_it_reads_is_too_large() -> None:
+    graph = Graph(
+        (
+            Op("a", "op", outputs=(Tensor("x", 6),), seconds=1.0),
+            Op("b", "op", ("x",), (Tensor("y", 4),), temp_bytes=1, seconds=1.0),
+        )
+    )
+    proof = explain_infeasible(Problem(graph, two_devices(10)))
+    assert proof is not None
+    assert "'b'" in proof.what
+    assert explain_infeasible(Problem(graph, two_devices(11))) is None
+
+
+def fits_somewhere(reference: ModuleType, problem: Problem) -> bool:
+    a = problem.arrays
+    return any((evaluate(a, s)[0].peak <= a.cap).all() for s in every_schedule(reference, problem))
+
+
+def test_a_narrow_view_that_is_expanded_again_is_sent_narrow(reference: ModuleType) -> None:
+    """x of 1,000 B, a slice of it of 10 B, the slice expanded to 1,000 B: its reader needs a copy of 10 B."""
+    graph = Graph(
+        (
+            Op("make", "op", outputs=(Tensor("x", 1000),), seconds=1.0),
+            Op("slice", "view", ("x",), (Tensor("s", 10, alias_of="x"),), seconds=0.0),
+            Op("expand", "view", ("s",), (Tensor("e", 1000, alias_of="s"),), seconds=0.0),
+            Op("read", "op", ("e",), temp_bytes=500, seconds=1.0),
+        )
+    )
+    problem = Problem(graph, two_devices(1000))
+    assert fits_somewhere(reference, problem)
+    assert explain_infeasible(problem) is None
+
+
+def test_two_tensors_that_the_same_bytes_hold(reference: ModuleType) -> None:
+    """A parameter that is given out twice takes its memory once."""
+    twice = (Tensor("p", 100, held=100), Tensor("q", 100, held=100))
+    graph = Graph(
+        (
+            Op("parameter", "parameter", outputs=twice, persistent_bytes=100, seconds=0.0),
+            Op("read", "op", ("p", "q"), temp_bytes=20, seconds=1.0),
+        )
+    )
+    problem = Problem(graph, two_devices(150))
+    assert fits_somewhere(reference, problem)
+    assert explain_infeasible(problem) is None

@@ -1,0 +1,37 @@
+"""The critical path: a chain of spans, each waiting for the one before it."""
+
+from types import ModuleType
+
+import pytest
+
+from baechi.cost import Problem
+from baechi.ir.cluster import CONTENTIONS, Cluster, Device, Link
+from baechi.ir.timeline import OpSpan
+from baechi.models.graphs import chain, fork_join, random_dag
+from baechi.placers import Single
+from baechi.sim import critical_path, simulate
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("contention", CONTENTIONS)
+def test_it_reaches_from_start_to_end_without_a_gap(reference: ModuleType, seed: int, contention: str) -> None:
+    """Every op and transfer starts when the last thing that it waits for ends, so nothing can be missing."""
+    graph = random_dag(seed, 30, shuffled=seed % 2 == 0, zero_cost=0.5)
+    cluster = Cluster(tuple(Device(f"d{k}", 1 << 40) for k in range(3)), Link(1e-6, 1e9), contention=contention)
+    timeline = simulate(Problem(graph, cluster), reference.random_plan(graph, cluster, seed))
+    path = critical_path(graph, timeline)
+    assert path[0].start == 0.0
+    assert path[-1].end == timeline.step_seconds
+    assert all(first.end == second.start for first, second in zip(path, path[1:], strict=False))
+
+
+def test_of_a_chain_it_is_the_chain() -> None:
+    graph = chain(5)
+    timeline = simulate(Problem(graph, one := Cluster((Device("d", 1 << 20),))), Single().place(graph, one))
+    assert [s.op for s in critical_path(graph, timeline) if isinstance(s, OpSpan)] == [op.name for op in graph.ops]
+
+
+def test_on_one_device_it_is_every_op(reference: ModuleType) -> None:
+    graph = fork_join(3, 2)
+    timeline = simulate(Problem(graph, one := Cluster((Device("d", 1 << 20),))), Single().place(graph, one))
+    assert len(critical_path(graph, timeline)) == len(graph)
