@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from baechi.version import __version__
+
 if TYPE_CHECKING:
     from baechi.api import ModelPlan, place, plan
 
 __all__ = ["ModelPlan", "__version__", "place", "plan"]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -70,9 +70,7 @@ def plan(
         >>> sorted(set(placed.plan.device.values())) <= ["cpu:0", "cpu:1"]
         True
     """
-    from baechi.frontends.pytorch import capture
-
-    program = capture(
+    program = _captured(
         model,
         args,
         kwargs,
@@ -93,12 +91,19 @@ def pinned(model: "torch.nn.Module", args: Sequence[Any], kwargs: Mapping[str, A
     Raises:
         BaechiError: B402 when the plan is for another step; it is never made anew silently.
     """
-    from baechi.frontends.pytorch import capture
-
-    program, saved = capture(model, args, kwargs, keep_gradients=True), read_plan(path)
+    program, saved = _captured(model, args, kwargs, keep_gradients=True), read_plan(path)
     if saved.graph != program.graph.digest:
         raise BaechiError("B402", f"'{path}' is for another step than this one", help="place the model again")
     return ModelPlan(saved, program)
+
+
+def _captured(model: "torch.nn.Module", *args: Any, **kwargs: Any) -> "TorchProgram":
+    """Capture the model as it was written, even if it is placed already."""
+    from baechi.backends.pytorch.placed import untouched
+    from baechi.frontends.pytorch import capture
+
+    with untouched():
+        return capture(model, *args, **kwargs)
 
 
 def place_graph(

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 
-import baechi
 from baechi.cost.problem import Problem
 from baechi.cost.table import CostTable
 from baechi.errors import Infeasible
@@ -18,7 +17,8 @@ from baechi.ir.plan import Placed, Plan, Prediction
 from baechi.placers.repair import repair
 from baechi.placers.variants import Variant, variants
 from baechi.sim.bounds import bounds, explain_infeasible
-from baechi.sim.evaluate import Schedule, evaluate, excess_bytes, orders, transfer_keys
+from baechi.sim.evaluate import Schedule, evaluate, orders, score, transfer_keys
+from baechi.version import __version__
 from baechi.units import format_bytes, to_seconds
 
 __all__ = ["Placer", "best_of", "excess_of", "make_plan", "settled"]
@@ -48,20 +48,21 @@ class Placer(ABC):
         Raises:
             Infeasible: B502 when it does not fit.
         """
-        best = best_of(problem, self._lifted(views, seed))
+        views = views if self.coarsens else views[:1]
+        found = [best_of(problem, self._lifted(view, seed)) for view in views]
+        best = best_of(problem, found)
         if excess_of(problem, best) == 0:
             return best
         if not self.repairs:
             raise _over(self, problem, best)
-        mended = repair(problem, best, seed)
+        mended = best_of(problem, (repair(view.whole, made, seed) for view, made in zip(views, found, strict=True)))
         if excess_of(problem, mended) > 0:
             raise _not_found(self, problem, mended)
         return mended
 
-    def _lifted(self, views: Sequence[Variant], seed: int) -> Iterator[Schedule]:
-        for view in views if self.coarsens else views[:1]:
-            for schedule in self.schedules(view.problem, seed):
-                yield from view.lift(schedule)
+    def _lifted(self, view: Variant, seed: int) -> Iterator[Schedule]:
+        for schedule in self.schedules(view.problem, seed):
+            yield from view.lift(schedule)
 
     def place(self, graph: Graph, cluster: Cluster, *, table: CostTable | None = None, seed: int = 0) -> Plan:
         """Place `graph` on `cluster`.
@@ -94,21 +95,12 @@ def make_plan(placer: Placer, problem: Problem, seed: int) -> Plan:
 
 def best_of(problem: Problem, schedules: Iterable[Schedule]) -> Schedule:
     """The schedule that is least over the caps, and of those the shortest; of equals the first."""
-    best: Schedule | None = None
-    score = (0, 0)
-    for schedule in schedules:
-        run, _ = evaluate(problem.arrays, schedule)
-        this = (excess_bytes(problem.arrays, run.peak), run.makespan)
-        if best is None or this < score:
-            best, score = schedule, this
-    if best is None:
-        raise ValueError("a placer gives at least one schedule")
-    return best
+    return min(schedules, key=lambda schedule: score(problem.arrays, schedule))
 
 
 def excess_of(problem: Problem, schedule: Schedule) -> int:
     """Bytes over the caps."""
-    return excess_bytes(problem.arrays, evaluate(problem.arrays, schedule)[0].peak)
+    return score(problem.arrays, schedule)[0]
 
 
 def settled(problem: Problem, schedule: Schedule) -> Schedule:
@@ -135,7 +127,7 @@ def _over(placer: Placer, problem: Problem, schedule: Schedule) -> Infeasible:
 
 def _not_found(placer: Placer, problem: Problem, schedule: Schedule) -> Infeasible:
     run, _ = evaluate(problem.arrays, schedule)
-    excess = excess_bytes(problem.arrays, run.peak)
+    excess = excess_of(problem, schedule)
     caps = problem.arrays.cap
     factor = float((run.peak / caps).max())
     return Infeasible(
@@ -164,5 +156,5 @@ def _write(placer: Placer, problem: Problem, schedule: Schedule, seconds: float,
         predicted=Prediction(to_seconds(run.makespan), dict(zip(names, run.peak.tolist(), strict=True))),
         bounds=bounds(problem),
         seed=seed,
-        version=baechi.__version__,
+        version=__version__,
     )

@@ -9,60 +9,72 @@ from baechi.sim.evaluate import Schedule, play_in
 __all__ = ["improve", "tries_for"]
 
 _LONGEST_MOVE = 64
+_FIRST_PRICE = 5.0  # makespans that all caps together are worth
+_RISE = 200  # tries after which bytes over the caps cost twice as much
+_SLACK = 0.003
 
 
-def tries_for(a: Arrays, work: float = 2e7) -> int:
+def tries_for(a: Arrays, work: float = 1e7) -> int:
     """Moves to try, so that simulating them all takes about `work` events, from 50 to 8,000."""
     return int(np.clip(work / (len(a.rank) + len(a.in_t) + 1), 50, 8000))
 
 
-def improve(a: Arrays, schedule: Schedule, *, tries: int, seed: int, until_fits: bool = False) -> Schedule:
+def improve(a: Arrays, schedule: Schedule, *, tries: int, seed: int) -> Schedule:
     """Move runs of groups, neighbours in the sequence, to other devices.
 
-    A move is kept when the bytes over the caps shrink, or stay and the step does not get longer.
-    The sequence stays, so no order can ever wait for itself.
+    Threshold accepting (Dueck and Scheuer 1990): a move is kept when its cost is at most a little
+    above the present one, and ever less so. The cost is the makespan plus a price on bytes over
+    the caps, which rises while no schedule that fits has been found. The sequence stays, so no
+    order can ever wait for itself.
 
     Args:
-        a: the problem.
-        schedule: where to start; ops of a group on one device.
+        a: the problem; the ops of a group move together.
+        schedule: where to start; a group that it splits goes to the device of one of its ops.
         tries: simulated moves.
         seed: of the choice of moves.
-        until_fits: stop at the first schedule within all caps.
 
     Returns:
-        A schedule that is no worse, its transfers left to the simulator.
+        The best schedule seen, by `score`, its transfers left to the simulator.
     """
     home = np.empty(len(a.group_ptr) - 1, np.int64)
     home[a.group] = schedule.device
-    _search(a, home, schedule.sequence, tries, seed, until_fits)
-    return Schedule(home[a.group], schedule.sequence)
+    best = _search(a, home, schedule.sequence, tries, seed)
+    return Schedule(best[a.group], schedule.sequence)
 
 
 @kernel
-def _search(a: Arrays, home: Ints, sequence: Ints, tries: int, seed: int, until_fits: bool) -> None:
+def _search(a: Arrays, home: Ints, sequence: Ints, tries: int, seed: int) -> Ints:
     np.random.seed(seed)
     devices = len(a.cap)
     peak, span = play_in(a, home[a.group], sequence)
     excess = _excess(a, peak)
+    best, best_excess, best_span = home.copy(), excess, span
     moved = np.empty(_LONGEST_MOVE, np.int64)
-    for _ in range(tries):
-        if devices < 2 or (until_fits and excess == 0):
-            return
+    price = _FIRST_PRICE * span / a.cap.sum()
+    for k in range(tries):
+        if devices < 2:
+            break
+        if k % _RISE == _RISE - 1 and best_excess > 0:
+            price *= 2.0
         source = _source(a, peak, excess)
         target = _target(a, peak, source, excess)
         count = _pick(a, home, sequence, source, target, moved)
         if count == 0:
             continue
         origin = home[moved[0]]
-        for k in range(count):
-            home[moved[k]] = target
+        for m in range(count):
+            home[moved[m]] = target
         new_peak, new_span = play_in(a, home[a.group], sequence)
         new_excess = _excess(a, new_peak)
-        if new_excess < excess or (new_excess == excess and new_span <= span):
+        slack = 1.0 + _SLACK * (1.0 - k / tries)
+        if new_span + price * new_excess <= (span + price * excess) * slack:
             peak, span, excess = new_peak, new_span, new_excess
+            if excess < best_excess or (excess == best_excess and span < best_span):
+                best, best_excess, best_span = home.copy(), excess, span
         else:
-            for k in range(count):
-                home[moved[k]] = origin
+            for m in range(count):
+                home[moved[m]] = origin
+    return best
 
 
 @leaf

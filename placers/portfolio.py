@@ -28,7 +28,7 @@ class Auto(Placer):
     """
 
     name: ClassVar[str] = "auto"
-    work: float = 4e7
+    work: float = 1.5e7
 
     def solve(self, problem: Problem, views: Sequence[Variant], seed: int) -> Schedule:
         """The improved best of the competitors that fit."""
@@ -36,8 +36,10 @@ class Auto(Placer):
         best = best_of(problem, found)
         if len(problem.cluster) == 1:
             return best
-        better = improve(problem.arrays, best, tries=tries_for(problem.arrays, self.work), seed=seed)
-        return best_of(problem, (best, better))
+        for view in (*views[1:], views[0]):
+            a = view.whole.arrays
+            best = best_of(problem, (best, improve(a, best, tries=tries_for(a, self.work), seed=seed)))
+        return best
 
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """What it finds for the problem as it is."""

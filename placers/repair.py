@@ -6,13 +6,13 @@ import numpy as np
 
 from baechi.cost.problem import Problem
 from baechi.placers.improve import improve, tries_for
-from baechi.sim.evaluate import Schedule, evaluate, excess_bytes
+from baechi.sim.evaluate import Schedule, score
 
 __all__ = ["repair"]
 
 
 def repair(problem: Problem, schedule: Schedule, seed: int) -> Schedule:
-    """Search for a schedule within all caps, from several starts; the first found is then made faster.
+    """Search for a schedule within all caps, from one start after the other until one is found.
 
     The starts: the schedule itself, its placement run in program order (which holds the fewest
     activations), and splits of program order by memory.
@@ -21,21 +21,13 @@ def repair(problem: Problem, schedule: Schedule, seed: int) -> Schedule:
         The best schedule found; it may still be over a cap.
     """
     a = problem.arrays
-    tries = tries_for(a)
-    best, score = schedule, _score(problem, schedule)
+    best = schedule
     for start in _starts(problem, schedule):
-        mended = improve(a, start, tries=tries, seed=seed, until_fits=True)
-        this = _score(problem, mended)
-        if this < score:
-            best, score = mended, this
-        if score[0] == 0:
-            return improve(a, best, tries=tries // 4, seed=seed)
+        mended = improve(a, start, tries=tries_for(a), seed=seed)
+        best = min(best, mended, key=lambda one: score(a, one))
+        if score(a, best)[0] == 0:
+            break
     return best
-
-
-def _score(problem: Problem, schedule: Schedule) -> tuple[int, int]:
-    run, _ = evaluate(problem.arrays, schedule)
-    return excess_bytes(problem.arrays, run.peak), run.makespan
 
 
 def _starts(problem: Problem, schedule: Schedule) -> Iterator[Schedule]:

@@ -123,24 +123,26 @@ def _start_best(a: Arrays, s: State) -> bool:
 
 @leaf
 def _start(a: Arrays, i: int, p: int, s: State) -> None:
+    sent = s.tally[SENT]
     for k in range(collect(a, i, s)):
         j = s.stack[k]
-        _enter(a, j, place_of(a, j, p, s), s)
+        q = place_of(a, j, p, s)
+        s.end[j] = earliest(a, j, q, s, True)
+        _enter(a, j, q, s)
         finish(a, s.books, s.device, j)
-    sent = s.tally[SENT]
-    earliest(a, i, p, s, True)
+    start = max(s.tally[NOW], earliest(a, i, p, s, True))
     _enter(a, i, p, s)
     s.running[p] = i
     s.awake[p] = -1
-    s.free_at[p] = s.end[i] = s.tally[NOW] + a.ticks[i, p]
+    s.free_at[p] = s.end[i] = start + a.ticks[i, p]
     for x in range(sent, s.tally[SENT]):
-        t = s.sent[x, 0]
+        t, q = s.sent[x, 0], s.sent[x, 1]
         for k in range(a.rd_ptr[t], a.rd_ptr[t + 1]):
             reader = a.rd_op[k]
-            if s.waits[reader] == 0 and may_run(a, reader, p, s):
-                start = earliest(a, reader, p, s, False)
-                heap_push(s.due[p], start, a.rank[reader], reader)
-                heap_push(s.urgent, start, a.rank[reader], reader)
+            if s.waits[reader] == 0 and not s.follows[reader] and may_run(a, reader, q, s):
+                sooner = earliest(a, reader, q, s, False)
+                heap_push(s.due[q], sooner, a.rank[reader], reader)
+                heap_push(s.urgent, sooner, a.rank[reader], reader)
 
 
 @leaf

@@ -32,17 +32,19 @@ class Variant:
     Attributes:
         name: ``plain``, ``co-placed`` or ``forward``.
         problem: what the placer sees.
-        lift: turns its schedule into schedules of the whole step.
+        whole: the whole step, with what is drawn together as colocation groups.
+        lift: turns the placer's schedule into schedules of the whole step.
     """
 
     name: str
     problem: Problem
+    whole: Problem
     lift: Callable[[Schedule], tuple[Schedule, ...]]
 
     @classmethod
     def plain(cls, problem: Problem) -> "Variant":
         """The problem itself."""
-        return cls("plain", problem, lambda schedule: (schedule,))
+        return cls("plain", problem, problem, lambda schedule: (schedule,))
 
 
 def variants(problem: Problem) -> Iterator[Variant]:
@@ -56,15 +58,16 @@ def variants(problem: Problem) -> Iterator[Variant]:
         return
     costs = _Costs(problem)
     together = costs.co_place(Colocate(gradient=True, aliases=True, twins=True)(problem.graph))
-    yield Variant("co-placed", problem.with_groups(group_labels(together)), lambda schedule: (schedule,))
+    grouped = problem.with_groups(group_labels(together))
+    yield Variant("co-placed", grouped, grouped, lambda schedule: (schedule,))
     host = hosts(problem.graph)
-    forward = fuse(
-        costs.co_place(forward_only(problem.graph, charge=True, seconds=costs.seconds)), seconds=costs.seconds
-    )
+    declared = costs.declared if costs.uniform else None
+    forward = fuse(costs.co_place(forward_only(problem.graph, seconds=declared)), seconds=declared)
     index = {name: k for k, op in enumerate(forward.graph.ops) for name in forward.members[op.name]}
     follows = np.array([index[host[op.name]] for op in problem.graph.ops], np.int64)
     lifted = Problem(forward.graph, problem.cluster, problem.table)
-    yield Variant("forward", lifted, lambda schedule: bound_to(problem, schedule.device[follows]))
+    whole = problem.with_groups(lifted.arrays.group[follows])
+    yield Variant("forward", lifted, whole, lambda schedule: bound_to(problem, schedule.device[follows]))
 
 
 def bound_to(problem: Problem, device: Ints) -> tuple[Schedule, ...]:
@@ -85,6 +88,16 @@ class _Costs:
 
     def seconds(self, op: Op) -> float:
         return op_seconds(op, self.problem.cluster.devices[0], self.problem.table)
+
+    def declared(self, op: Op) -> float:
+        """The time to declare for an op so that its devices, all alike, take as long as it does."""
+        return self.seconds(op) * self.problem.cluster.devices[0].speed
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all devices run every op equally fast."""
+        ticks = self.problem.arrays.ticks
+        return bool((ticks == ticks[:, :1]).all())
 
     def transfer_seconds(self, tensor: Tensor) -> float:
         return self._link.seconds(tensor.nbytes) if tensor.seconds is None else tensor.seconds

@@ -1,6 +1,7 @@
 """What several commands share: the arguments that name a graph and devices, and what they stand for."""
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -18,16 +19,21 @@ if TYPE_CHECKING:
     from baechi.ir.cluster import Cluster
     from baechi.ir.graph import Graph
     from baechi.ir.plan import Plan
+    from baechi.profile.machine import Machine
     from baechi.target import Target
 
 __all__ = [
     "Subject",
     "add_target_arguments",
     "check_placer",
+    "extract",
     "load_subject",
+    "local_rates",
+    "measured_table",
     "pairs",
     "positive",
     "restart_tuned",
+    "saved_target",
     "target_of",
     "whole",
 ]
@@ -142,6 +148,17 @@ def target_of(args: argparse.Namespace) -> "Target":
     )
 
 
+def extract(args: argparse.Namespace) -> "tuple[Target, float]":
+    """The target with its graph extracted or read, and the seconds that this took; errors as `load_subject`."""
+    target = target_of(args)
+    if target.job is not None:
+        importlib.import_module("baechi.frontends.pytorch")  # torch's own import is no part of the extraction
+    began = time.perf_counter()
+    with progress(f"extracting {target.name}"):
+        _ = target.graph
+    return target, time.perf_counter() - began
+
+
 def load_subject(args: argparse.Namespace) -> Subject:
     """Extract the graph, read the cluster and find measured times, and say what was found.
 
@@ -153,14 +170,10 @@ def load_subject(args: argparse.Namespace) -> Subject:
 
     if args.cluster:
         parse_cluster(args.cluster)  # a typo is found before the model is traced
-    target = target_of(args)
-    began = time.perf_counter()
-    with progress(f"extracting {target.name}"):
-        graph = target.graph
-    seconds = time.perf_counter() - began
+    target, seconds = extract(args)
     cluster = _cluster(args, target)
     table = _table(args, target, cluster)
-    cluster = resolve(graph, cluster, table)
+    cluster = resolve(target.graph, cluster, table)
     return Subject(target, target.with_expert(len(cluster)), cluster, table, seconds)
 
 
@@ -190,12 +203,17 @@ def _is_local(cluster: "Cluster") -> bool:
     return any(d.type == "cpu" for d in cluster.devices)
 
 
-def _rates() -> dict[str, float]:
-    """What this machine's processor does, by the names of `config.LOCAL`."""
+def local_rates(*, refresh: bool = False) -> "Machine":
+    """What this machine's processor does, measured once."""
     from baechi.profile.machine import measure_cpu
 
     with progress("measuring this machine's processor"):
-        machine = measure_cpu()
+        return measure_cpu(refresh=refresh)
+
+
+def _rates() -> dict[str, float]:
+    """The same by the names of `config.LOCAL`."""
+    machine = local_rates()
     link = machine.link()
     return {
         "flops_per_second": machine.flops_per_second,
@@ -223,6 +241,14 @@ def _table(args: argparse.Namespace, target: "Target", cluster: "Cluster") -> "C
         count, share = measured_share(target.graph, device, table)
         if count:
             say(f"note: {count} ops ({share:.0%} of the time on {kind}) have measured times")
+    return table if table.seconds else None
+
+
+def measured_table(path: str | None) -> "CostTable | None":
+    """The measured op times of a file, or of this machine when None; None when there are none."""
+    from baechi.profile.tables import read_table
+
+    table = read_table(path)
     return table if table.seconds else None
 
 

@@ -1,4 +1,138 @@
-"""compare."""
+"""Compare placers on one graph and one cluster."""
+
 import argparse
-def configure(parser: argparse.ArgumentParser) -> None: ...
-def execute(args: argparse.Namespace) -> int: return 0
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from baechi.cli.common import Subject, add_target_arguments, check_placer, load_subject, positive, restart_tuned, whole
+from baechi.cli.output import emit, emit_json, progress, say
+from baechi.cli.run import run_plan
+from baechi.errors import BaechiError, Infeasible
+
+if TYPE_CHECKING:
+    from baechi.ir.plan import Bounds
+    from baechi.report.facts import OneDevice
+    from baechi.report.text import Compared
+
+__all__ = ["configure", "execute"]
+
+_PLACERS = ("single", "expert", "contiguous", "round-robin", "m-topo", "m-etf", "m-sct", "auto")
+_LIMIT = re.compile(r"(\d+(?:\.\d+)?)\s*(x|s|ms|us|)")
+_UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_target_arguments(parser)
+    parser.add_argument("--placers", metavar="A,B,C", help="which (default: all that apply)")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the placers' random choices")
+    parser.add_argument(
+        "--fail-over", metavar="LIMIT", help="exit 1 when the best predicted step is over 120ms, or 1.2x the bound"
+    )
+    parser.add_argument("--run", action="store_true", help="also train a few steps with each plan")
+    parser.add_argument("--steps", type=positive, default=5, metavar="N", help="steps to time with --run (default 5)")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Compare; the answer is no when no placer finds a plan or the best is over the limit."""
+    names = _chosen(args.placers)
+    limit = _limit(args.fail_over) if args.fail_over else None
+    if args.run or args.measure:
+        restart_tuned(args)
+    from baechi.cost import Problem
+    from baechi.report.facts import one_device
+    from baechi.report.text import compare_text, head
+    from baechi.sim import bounds
+
+    subject = load_subject(args)
+    if args.placers is None and all(op.expert is None for op in subject.graph.ops):
+        names = tuple(name for name in names if name != "expert")
+    found = tuple(_compare(subject, names, args))
+    bound = bounds(Problem(subject.graph, subject.cluster, subject.table))
+    alone = one_device(subject.graph, subject.cluster, subject.table)
+    if args.json:
+        emit_json(_to_dict(subject, found, alone, bound))
+    else:
+        emit(compare_text(head(subject.graph, subject.cluster), found, alone, bound))
+    return _verdict(found, bound, limit)
+
+
+def _chosen(text: str | None) -> tuple[str, ...]:
+    names = _PLACERS if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        check_placer(name, {})
+    return names
+
+
+def _limit(text: str) -> tuple[float, bool]:
+    """A limit and whether it is a multiple of the bound."""
+    match = _LIMIT.fullmatch(text.strip())
+    if match is None:
+        raise BaechiError("B108", f"'{text}' is no limit", help="write 0.12, 120ms, or 1.2x for a multiple of the bound")
+    return (float(match[1]), True) if match[2] == "x" else (float(match[1]) * _UNITS[match[2]], False)
+
+
+def _compare(subject: Subject, names: Sequence[str], args: argparse.Namespace) -> "Iterator[Compared]":
+    from baechi.api import place_graph
+    from baechi.report.text import Compared
+
+    for name in names:
+        try:
+            with progress(f"placing {subject.graph.name} by {name}"):
+                plan = place_graph(subject.graph, subject.cluster, name, seed=args.seed, table=subject.table)
+        except Infeasible as error:
+            yield Compared(name, why=error.what.removeprefix(f"'{name}' "), proved=error.proved)
+            continue
+        found = Compared(name, plan)
+        if args.run:
+            measured = run_plan(subject.target, plan, steps=args.steps)
+            found = replace(found, measured=measured.step_seconds)
+        yield found
+
+
+def _verdict(found: "Sequence[Compared]", bound: "Bounds", limit: tuple[float, bool] | None) -> int:
+    steps = [c.plan.predicted.step_seconds for c in found if c.plan is not None]
+    if not steps:
+        return 1
+    if limit is None:
+        return 0
+    allowed = limit[0] * (bound.step_seconds if limit[1] else 1.0)
+    if min(steps) <= allowed:
+        return 0
+    say(f"the best predicted step is {min(steps):.6g} s, over the limit of {allowed:.6g} s")
+    return 1
+
+
+def _to_dict(
+    subject: Subject, found: "Sequence[Compared]", alone: "OneDevice", bound: "Bounds"
+) -> dict[str, Any]:
+    return {
+        "schema": "baechi/compare/1",
+        "graph": {"digest": subject.graph.digest, "target": dict(subject.target.description)},
+        "cluster": subject.cluster.to_dict(),
+        "one_device": {
+            "device": alone.device,
+            "step_seconds": alone.step_seconds,
+            "peak_bytes": alone.peak_bytes,
+            "fits": alone.fits,
+        },
+        "bounds": {"step_seconds": bound.step_seconds, "critical_path": bound.critical_path, "work": bound.work},
+        "placers": [_row(c) for c in found],
+    }
+
+
+def _row(c: "Compared") -> dict[str, Any]:
+    if c.plan is None:
+        return {"placer": c.placer, "found": False, "why": c.why, "proved": c.proved}
+    row = {
+        "placer": c.placer,
+        "found": True,
+        "seconds": c.plan.placer.seconds,
+        "predicted": {
+            "step_seconds": c.plan.predicted.step_seconds,
+            "peak_bytes": dict(c.plan.predicted.peak_bytes),
+        },
+    }
+    return row if c.measured is None else {**row, "measured": {"step_seconds": c.measured}}

@@ -58,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**options, allow_abbrev=False, formatter_class=_Formatter)
 
     def error(self, message: str) -> NoReturn:
-        raise BaechiError("B107", message, help=f"see {self.prog} --help")
+        raise BaechiError("B108", message, help=f"see {self.prog} --help")
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

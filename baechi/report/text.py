@@ -1,14 +1,16 @@
 """Plans, runs and comparisons as a person reads them."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from baechi.ir.cluster import Cluster
 from baechi.ir.graph import Graph
 from baechi.ir.plan import Bounds, Plan
 from baechi.ir.text import format_cluster
 from baechi.ir.timeline import Timeline
 from baechi.report.facts import OneDevice, count_ops, parameter_count, traffic_of
-from baechi.report.layout import bar, clip, fields, percent, table
+from baechi.report.layout import WIDTH, bar, clip, fields, percent, table
 from baechi.units import format_bytes, format_count, format_seconds
 
 __all__ = ["Compared", "compare_text", "head", "plan_text", "run_text"]
@@ -28,7 +30,7 @@ def plan_text(
     """
     options = ", ".join(f"{k}={v}" for k, v in plan.placer.options.items())
     lines = [
-        head(graph, plan),
+        head(graph, plan.cluster),
         "",
         *fields(
             [
@@ -46,11 +48,11 @@ def plan_text(
     return "\n".join(lines) + "\n"
 
 
-def head(graph: Graph, plan: Plan) -> str:
+def head(graph: Graph, cluster: Cluster) -> str:
     """One line: what is placed on what."""
-    batch = plan.target.get("batch")
+    batch = graph.meta.get("target", {}).get("batch")
     what = graph.name + (f", batch {batch}" if batch else "")
-    return clip(f"{what}, on {format_cluster(plan.cluster)}", 80)
+    return clip(f"{what}, on {format_cluster(cluster)}", WIDTH)
 
 
 def _ops(graph: Graph) -> str:
@@ -131,7 +133,7 @@ def run_text(plan: Plan, *, name: str, seconds: Sequence[float], median: float, 
             wanted, found = plan.predicted.peak_bytes.get(device.name, 0), peaks[device.name]
             share = f"{found / wanted:.2f}" if wanted else "-"
             rows.append((device.name, format_bytes(found), format_bytes(wanted), share, format_bytes(device.cap)))
-    top = clip(f"{name}, on {format_cluster(plan.cluster)}, placed by {plan.placer.name}", 80)
+    top = clip(f"{name}, on {format_cluster(plan.cluster)}, placed by {plan.placer.name}", WIDTH)
     return "\n".join([top, "", *fields(facts), "", *table(rows, "<>>>>")]) + "\n"
 
 
@@ -143,12 +145,14 @@ class Compared:
         placer: its name.
         plan: its plan; None when it found none.
         why: why not, in a few words.
+        proved: whether a bound shows that no plan exists.
         measured: median of measured steps, in seconds.
     """
 
     placer: str
     plan: Plan | None = None
     why: str = ""
+    proved: bool = False
     measured: float | None = None
 
 
@@ -163,30 +167,32 @@ def compare_text(top: str, found: Sequence[Compared], alone: OneDevice, bounds: 
     """
     ran = any(c.measured is not None for c in found)
     rows = [("placer", "step", *(("measured",) if ran else ()), "one dev.", "bound", "peak/cap", "placed in")]
-    failed = []
+    rows += [(c.placer, *_compared(c.plan, c.measured, alone, bounds, ran)) for c in found if c.plan is not None]
+    takes = f"{format_seconds(alone.step_seconds)}, {format_bytes(alone.peak_bytes)}"
+    notes = [("one device", takes + ("" if alone.fits else "; does not fit")), ("bound", _bound(bounds))]
+    lines = [top, "", *fields(notes)]
+    if len(rows) > 1:
+        lines += ["", *table(rows, "<" + ">" * (len(rows[0]) - 1))]
+    reasons: dict[str, list[str]] = {}
     for c in found:
         if c.plan is None:
-            failed.append(clip(f"{c.placer}: {c.why}", 80))
-            continue
-        rows.append((c.placer, *_compared(c, alone, bounds, ran)))
-    notes = [
-        ("one device", f"{format_seconds(alone.step_seconds)}, {format_bytes(alone.peak_bytes)}"
-         + ("" if alone.fits else "; does not fit")),
-        ("bound", _bound(bounds)),
-    ]
-    shown = ["", *table(rows, "<" + ">" * (len(rows[0]) - 1))] if len(rows) > 1 else []
-    return "\n".join([top, "", *fields(notes), *shown, *(["", *failed] if failed else [])]) + "\n"
+            reasons.setdefault(c.why, []).append(c.placer)
+    lines += [""] * bool(reasons)
+    for why, placers in reasons.items():
+        lines += textwrap.wrap(f"{', '.join(placers)}: {why}", WIDTH, subsequent_indent="  ")
+    return "\n".join(lines) + "\n"
 
 
-def _compared(c: Compared, alone: OneDevice, bounds: Bounds, ran: bool) -> tuple[str, ...]:
-    assert c.plan is not None
-    step = c.plan.predicted.step_seconds
-    worst = max(c.plan.predicted.peak_bytes[d.name] / d.cap for d in c.plan.cluster.devices)
+def _compared(
+    plan: Plan, measured: float | None, alone: OneDevice, bounds: Bounds, ran: bool
+) -> tuple[str, ...]:
+    step = plan.predicted.step_seconds
+    worst = max(plan.predicted.peak_bytes[d.name] / d.cap for d in plan.cluster.devices)
     return (
         format_seconds(step),
-        *((format_seconds(c.measured) if c.measured is not None else "-",) if ran else ()),
+        *((format_seconds(measured) if measured is not None else "-",) if ran else ()),
         f"{alone.step_seconds / step:.2f} x" if step else "-",
         f"{step / bounds.step_seconds:.3f} x" if bounds.step_seconds else "-",
         percent(worst),
-        format_seconds(c.plan.placer.seconds),
+        format_seconds(plan.placer.seconds),
     )

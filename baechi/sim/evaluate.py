@@ -14,7 +14,7 @@ from baechi.sim.state import Run
 from baechi.sim.transfers import Transfers, copy_of, transfers_of
 from baechi.units import to_seconds
 
-__all__ = ["Schedule", "evaluate", "excess_bytes", "orders", "play_in", "simulate", "transfer_keys"]
+__all__ = ["Schedule", "evaluate", "orders", "play_in", "score", "simulate", "transfer_keys"]
 
 
 class Schedule(NamedTuple):
@@ -96,9 +96,15 @@ def evaluate(a: Arrays, schedule: Schedule) -> tuple[Run, Transfers]:
     return _evaluate(a, schedule.device, schedule.sequence, sent)
 
 
-def excess_bytes(a: Arrays, peak: Ints) -> int:
-    """Bytes by which the devices' peaks are over their caps, summed."""
-    return int(np.maximum(peak - a.cap, 0).sum())
+def score(a: Arrays, schedule: Schedule) -> tuple[int, int]:
+    """What makes one schedule better than another: bytes over the caps, summed, then the makespan.
+
+    A schedule whose transfers wait for each other is worse than any that runs.
+    """
+    run, _ = evaluate(a, schedule)
+    if run.done < len(a.rank):
+        return 1 << 62, 0
+    return int(np.maximum(run.peak - a.cap, 0).sum()), run.makespan
 
 
 def transfer_keys(problem: Problem, device: Ints, run: Run, x: Transfers) -> tuple[TransferKey, ...]:

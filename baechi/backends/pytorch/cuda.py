@@ -19,8 +19,9 @@ class Streamed:
 
     Ops of a device run on its compute stream in the plan's order, copies to it on its receiving
     stream, in step with the sending stream of the other device; what one waits for on another is an
-    event. A device of the plan may also be the CPU: its ops
-    run in the issuing thread, which holds up what comes after.
+    event. A device of the plan may also be the CPU: its ops run in the issuing thread, which holds
+    up what comes after. Random ops draw from the generator of their own device, so dropout is not
+    that of one device.
 
     Args:
         job: what to write.

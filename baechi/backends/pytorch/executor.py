@@ -33,6 +33,10 @@ class Executor:
             thread) for each device with the ``cpu`` backend, and the CUDA device of that name for
             the others.
 
+    Attributes:
+        gradients: by parameter name, those of the last step, when the step keeps them: a step without
+            an optimiser, or one captured with `keep_gradients`.
+
     Raises:
         BaechiError: B602 on an optimiser that evaluates the loss itself, B603 to B605 on a plan
             that is not for this program, B606 when there is no such device.
@@ -47,6 +51,7 @@ class Executor:
         self.is_cuda = any(d.type != "cpu" for d in self.devices.values())
         self.schedule = schedule(graph, plan, results=tuple(wanted), inline_bytes=inline_bytes(self.devices))
         self.gradients: dict[str, torch.Tensor] = {}
+        self._gives_gradients = bool(kept)
         self._values: dict[str, dict[str, Any]] = {}
         self._runner: Threaded | Streamed | None = None
         self._crew: Crew | None = None
@@ -96,6 +101,7 @@ class Executor:
             BaechiError: B601 when an op fails (the executor is closed then), B606 when it is
                 closed or not loaded, B608 when an input is not like the captured one.
         """
+        self.gradients = {}
         results = self.run(self.runner, self.values(inputs))
         self.gradients = {n: results[t] for n, t in self.program.gradients.items() if t in results}
         outputs = [None if t is None else _plain(results[t]) for t in self.program.outputs]
@@ -136,7 +142,7 @@ class Executor:
             return Streamed(job, self._updates(), names=names)
         if self._crew is None:
             self._crew = Crew([f"{a.work} {a.device}" for a in self.schedule.agents])
-        return Threaded(job, self._crew, self._updates(), names=names)
+        return Threaded(job, self._crew, self._updates(), inference=not self._gives_gradients, names=names)
 
     def make_serial(self, names: Mapping[str, Any] | None = None) -> Serial:
         """A runner of the step in the calling thread."""

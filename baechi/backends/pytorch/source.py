@@ -41,6 +41,11 @@ class Job:
     streams: bool = False
 
     @cached_property
+    def results(self) -> frozenset[str]:
+        """The tensors that the caller gets."""
+        return frozenset(self.schedule.results)
+
+    @cached_property
     def copies(self) -> dict[str, tuple[int, ...]]:
         """The actions that copy each tensor."""
         copies: dict[str, tuple[int, ...]] = {}
@@ -61,7 +66,7 @@ class Job:
         made = {t.name for a in self.schedule.actions if a.op for t in self.program.graph.op[a.op].outputs}
         found: dict[str, str] = {}
         for device, tensors in self.schedule.present.items():
-            found |= {t: device for t in tensors if t in self.schedule.results and t not in made}
+            found |= {t: device for t in tensors if t in self.results and t not in made}
         return found
 
     def given_results(self, values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -240,7 +245,7 @@ class _Writer:
             for i in self.job.copies.get(tensor, ()):
                 if not self.serial and self.job.schedule.actions[i].agent.work == "lane":
                     self.emit(f"    BOX[{i}] = {self.var(tensor, device)}")
-            if tensor in self.job.schedule.results:
+            if tensor in self.job.results:
                 self.deliver(tensor, self.var(tensor, device))
 
     def copy(self, i: int, action: Action) -> list[str]:

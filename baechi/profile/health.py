@@ -1,0 +1,127 @@
+"""Whether what baechi needs is here and works."""
+
+import importlib.metadata
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from baechi.profile.machine import cache_directory, tuned_environment
+
+__all__ = ["Finding", "examine"]
+
+_LEAST_PYTHON = (3, 11)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what.
+        good: whether it is as it should be; None when nothing depends on it.
+        found: what was found.
+        help: what to do about it.
+    """
+
+    name: str
+    good: bool | None
+    found: str
+    help: str = ""
+
+
+def examine() -> tuple[Finding, ...]:
+    """Look at everything that a command may need."""
+    return (
+        _python(),
+        *(_package(name, needed) for name, needed in (("networkx", True), ("numba", True), ("ortools", True))),
+        _package("torch", False),
+        _try("kernels", _kernels, "clear the __pycache__ folders of baechi/sim and placers"),
+        _try("solver", _solver, "install ortools again"),
+        _machine(),
+        _cuda(),
+        _cache(),
+        _allocator(),
+    )
+
+
+def _python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", sys.version_info >= _LEAST_PYTHON, found, "3.11 or later is needed")
+
+
+def _package(name: str, needed: bool) -> Finding:
+    try:
+        return Finding(name, True, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, False if needed else None, "not installed", f"pip install {name}")
+
+
+def _try(name: str, work: Callable[[], str], help: str) -> Finding:
+    try:
+        return Finding(name, True, work())
+    except Exception as error:  # noqa: BLE001 - whatever is broken is the finding
+        return Finding(name, False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", help)
+
+
+def _kernels() -> str:
+    from baechi.ir.cluster import Cluster, Device
+    from baechi.ir.graph import Graph
+    from baechi.ir.op import Op, Tensor
+    from baechi.placers import get_placer
+
+    graph = Graph((Op("a", "op", outputs=(Tensor("x", 1),), seconds=1.0), Op("b", "op", ("x",), seconds=2.0)))
+    plan = get_placer("m-etf").place(graph, Cluster((Device("d:0", 8), Device("d:1", 8))))
+    if plan.predicted.step_seconds != 3.0:
+        raise ArithmeticError(f"a step of 3 s is predicted to take {plan.predicted.step_seconds} s")
+    return "compiled and right"
+
+
+def _solver() -> str:
+    from ortools.linear_solver import pywraplp
+
+    if pywraplp.Solver.CreateSolver("GLOP") is None:
+        raise RuntimeError("ortools has no linear solver")
+    return "ortools has a linear solver"
+
+
+def _machine() -> Finding:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Finding("machine", True, f"{cores} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free")
+
+
+def _cuda() -> Finding:
+    try:
+        import torch
+    except ImportError:
+        return Finding("cuda", None, "torch is not installed")
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return Finding("cuda", True if names else None, ", ".join(names) or "no device: plans run on the processor")
+
+
+def _cache() -> Finding:
+    folder = cache_directory()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        help = "set BAECHI_CACHE to a folder that can be written; measurements are not kept otherwise"
+        return Finding("cache", False, f"{_short(folder)}: {error.strerror or error}", help)
+    return Finding("cache", True, _short(folder))
+
+
+def _allocator() -> Finding:
+    missing = tuned_environment()
+    if not missing:
+        return Finding("allocator", True, "keeps its memory between steps")
+    return Finding("allocator", None, f"{', '.join(missing)} not set; run and compare --run set them by themselves")
+
+
+def _short(path: Path) -> str:
+    return str(path).replace(str(Path.home()), "~", 1)

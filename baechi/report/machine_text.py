@@ -1,0 +1,44 @@
+"""Devices and this machine's state as a person reads them."""
+
+from collections.abc import Sequence
+
+from baechi.presets import Preset
+from baechi.profile.health import Finding
+from baechi.profile.machine import Machine
+from baechi.report.layout import WIDTH, fields, table
+from baechi.units import format_bytes, format_count, format_seconds
+
+__all__ = ["devices_text", "doctor_text"]
+
+
+def devices_text(presets: Sequence[Preset], machine: Machine) -> str:
+    """The presets and this machine's processor."""
+    rows = [("name", "device", "memory", "float32", "bandwidth", "link")]
+    for p in presets:
+        rate = format_count(p.flops_per_second.get("float32", 0.0)) + "FLOP/s"
+        link = format_count(p.link.bytes_per_second) + "B/s"
+        rows.append((p.name, p.title, format_bytes(p.memory_bytes), rate, _per_second(p.bytes_per_second), link))
+    facts = [
+        ("compute", f"{format_count(machine.flops_per_second)}FLOP/s float32 a core, {machine.cores} cores"),
+        ("memory", f"{_per_second(machine.bytes_per_second)} a core"),
+        ("launch", f"{format_seconds(machine.launch_seconds)} an op"),
+        ("copy", f"{_per_second(machine.copy_bytes_per_second)} between two virtual devices, "
+                 f"{format_seconds(machine.handoff_seconds)} to hand over"),
+    ]
+    return "\n".join([*table(rows, "<<>>>>"), "", "this machine (local, 4x8GiB)", *fields(facts)]) + "\n"
+
+
+def _per_second(rate: float) -> str:
+    return format_count(rate) + "B/s"
+
+
+def doctor_text(checks: Sequence[Finding]) -> str:
+    """What was looked at, a line each."""
+    lines = []
+    for check in checks:
+        mark = {True: "ok", False: "BAD", None: "-"}[check.good]
+        line = f"{mark:<4} {check.name:<10} {check.found}"
+        lines.append(line if len(line) <= WIDTH else line[: WIDTH - 3] + "...")
+        if check.help and check.good is not True:
+            lines.append(f"                {check.help}")
+    return "\n".join(lines) + "\n"
