@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return _INTERRUPTED
-    except Exception as error:  # the last resort: whatever it is, it is a bug of ours, and said so
+    except Exception as error:  # noqa: BLE001 - the last resort: whatever it is, it is a bug of ours, and said so
         return _bug(error)
 
 

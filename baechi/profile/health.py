@@ -120,7 +120,7 @@ def _allocator() -> Finding:
     missing = tuned_environment()
     if not missing:
         return Finding("allocator", True, "keeps its memory between steps")
-    return Finding("allocator", None, f"{', '.join(missing)} not set; run and compare --run set them by themselves")
+    return Finding("allocator", None, f"{len(missing)} variables are not set; run sets them for itself")
 
 
 def _short(path: Path) -> str:

@@ -116,11 +116,11 @@ def estimate_text(top: str, estimate: Estimate) -> str:
     """What a step needs; `top` is the headline."""
     total = sum(s.amount for s in estimate.flops)
     split = ", ".join(f"{s.name} {format_count(s.amount)}" for s in estimate.flops)
-    facts = [
-        ("parameters", format_count(estimate.parameters)),
-        ("operations", f"{format_count(total)}FLOP a step: {split}"),
-        ("memory", f"{format_bytes(estimate.peak_bytes)} at the peak, on one device"),
-    ]
+    facts = [("memory", f"{format_bytes(estimate.peak_bytes)} at the peak, on one device")]
+    if estimate.parameters:
+        facts.append(("parameters", format_count(estimate.parameters)))
+    if total:
+        facts.append(("operations", f"{format_count(total)}FLOP a step: {split}"))
     return "\n".join([top, "", *fields(facts), "", *_kinds(estimate), "", *_fitting(estimate.devices)]) + "\n"
 
 

@@ -13,19 +13,18 @@ __all__ = ["devices_text", "doctor_text"]
 
 def devices_text(presets: Sequence[Preset], machine: Machine) -> str:
     """The presets and this machine's processor."""
-    rows = [("name", "device", "memory", "float32", "bandwidth", "link")]
+    rows = [("name", "device", "memory", "TFLOPS", "mem GB/s", "link GB/s")]
     for p in presets:
-        rate = format_count(p.flops_per_second.get("float32", 0.0)) + "FLOP/s"
-        link = format_count(p.link.bytes_per_second) + "B/s"
-        rows.append((p.name, p.title, format_bytes(p.memory_bytes), rate, _per_second(p.bytes_per_second), link))
+        rates = p.flops_per_second.get("float32", 0.0) / 1e12, p.bytes_per_second / 1e9, p.link.bytes_per_second / 1e9
+        rows.append((p.name, p.title, format_bytes(p.memory_bytes), *(f"{rate:.3g}" for rate in rates)))
     facts = [
         ("compute", f"{format_count(machine.flops_per_second)}FLOP/s float32 a core, {machine.cores} cores"),
         ("memory", f"{_per_second(machine.bytes_per_second)} a core"),
         ("launch", f"{format_seconds(machine.launch_seconds)} an op"),
-        ("copy", f"{_per_second(machine.copy_bytes_per_second)} between two virtual devices, "
-                 f"{format_seconds(machine.handoff_seconds)} to hand over"),
+        ("copy", f"{_per_second(machine.copy_bytes_per_second)} between two virtual devices"),
+        ("hand-over", f"{format_seconds(machine.handoff_seconds)} from thread to thread"),
     ]
-    return "\n".join([*table(rows, "<<>>>>"), "", "this machine (local, 4x8GiB)", *fields(facts)]) + "\n"
+    return "\n".join([*table(rows, "<<>>>>"), "", "float32, dense; this machine, as in local and 4x8GiB:", *fields(facts)]) + "\n"
 
 
 def _per_second(rate: float) -> str:

@@ -162,19 +162,18 @@ def _storages(graph: Graph, order: Sequence[str], timeline: Timeline, device: st
     tensors: dict[str, list[str]] = {}
     for tensor, base in root.items():
         tensors.setdefault(base, []).append(tensor)
-    for base, members in tensors.items():
-        maker = graph.producer[base]
+    for name, members in tensors.items():
+        base, maker = graph.tensor[name], graph.producer[name]
         made = [t for t in members if graph.producer[t].name in here]
         readers = (op.name for t in members for op in graph.readers[t] if op.name in here)
         holding = tuple(dict.fromkeys([*(graph.producer[t].name for t in made), *readers]))
         sent = tuple(span for t in made for span in leaving.get(t, ()))
         keep = any(graph.tensor[t].keep for t in made)
-        tensor = graph.tensor[base]
         if maker.name not in here:
-            yield _Storage(Holder("copy", maker.name, base, tensor.nbytes), arrival[base], holding, sent, keep)
-        elif tensor.nbytes > tensor.held:
-            size = tensor.nbytes - tensor.held
-            yield _Storage(Holder("tensor", maker.name, base, size), maker.name, holding, sent, keep)
+            yield _Storage(Holder("copy", maker.name, name, base.nbytes), arrival[name], holding, sent, keep)
+        elif base.nbytes > base.held:
+            size = base.nbytes - base.held
+            yield _Storage(Holder("tensor", maker.name, name, size), maker.name, holding, sent, keep)
 
 
 def _roots(graph: Graph, here: frozenset[str]) -> Mapping[str, str]:

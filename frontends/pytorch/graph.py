@@ -138,6 +138,7 @@ def _add_call(built: Built, node: fx.Node, phase: Phase) -> None:
         phase=phase,
         flops=0.0 if view else costs.flops(node),
         moved_bytes=0 if view else costs.moved_bytes(node),
+        temp_bytes=costs.temp_bytes(node),
         arithmetic=costs.arithmetic(node),
         module=module,
         source=source,

@@ -1,0 +1,116 @@
+"""`baechi place`, on files whose best step is known by hand, and on a captured model."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from baechi.ir.json import read_plan
+
+
+
+def test_a_fork_is_placed_on_two_devices(cli, fork_join: Path, tmp_path: Path) -> None:
+    ran = cli("place", fork_join, "--cluster", "2x1KiB", "--placer", "auto", "-o", tmp_path / "plan.json")
+    assert ran.code == 0
+    assert "step        2.00 s predicted" in ran.out
+    assert "one device  3.00 s" in ran.out
+    assert f"wrote {tmp_path / 'plan.json'}" in ran.err
+    plan = read_plan(tmp_path / "plan.json")
+    assert plan.device["left"] != plan.device["right"]
+    assert plan.predicted.step_seconds == pytest.approx(2.0, abs=1e-3)  # two transfers over the local link
+
+
+def test_json_is_the_plan_that_is_written(cli, fork_join: Path, tmp_path: Path) -> None:
+    args = "place", fork_join, "--cluster", "2x1KiB", "--placer", "m-etf", "--seed", 3, "--json"
+    ran = cli(*args, "-o", tmp_path / "plan.json")
+    assert ran.data == json.loads((tmp_path / "plan.json").read_text())
+    assert ran.data["schema"] == "baechi/plan/1"
+    assert ran.data["seed"] == 3
+    assert set(ran.data["device"]) == {"in", "left", "right", "out"}
+
+
+def test_text_is_80_columns_wide(cli, chain: Path) -> None:
+    ran = cli("place", chain, "--placer", "m-topo")
+    assert max(map(len, ran.out.splitlines())) <= 80
+
+
+def test_a_workload_brings_its_devices(cli, chain: Path) -> None:
+    plan = cli("place", chain, "--placer", "m-etf", "--json").data
+    assert [(d["name"], d["memory_bytes"]) for d in plan["cluster"]["device"]] == [("acc:0", 10), ("acc:1", 10)]
+    assert plan["cluster"]["contention"] == "parallel"
+    assert plan["predicted"]["step_seconds"] == pytest.approx(0.031)  # 3 x 10 ms and one transfer: 15 bytes, caps of 10
+
+
+def test_memory_and_devices_change_the_cluster(cli, chain: Path) -> None:
+    plan = cli("place", chain, "--placer", "m-etf", "--memory", "5", "--devices", 3, "--json").data
+    assert [d["memory_bytes"] for d in plan["cluster"]["device"]] == [5, 5, 5]
+    assert plan["predicted"]["step_seconds"] == pytest.approx(0.032)
+    assert set(plan["predicted"]["peak_bytes"].values()) == {5}
+
+
+def test_a_cluster_for_a_workload_keeps_its_contention_and_shares_no_cores(cli, chain: Path) -> None:
+    cluster = cli("place", chain, "--cluster", "3x1KiB", "--placer", "single", "--json").data["cluster"]
+    assert (cluster["contention"], cluster.get("cores", {})) == ("parallel", {})
+    assert cli("place", chain, "--cluster", "3x1KiB", "--contention", "duplex", "--json").data["cluster"][
+        "contention"
+    ] == "duplex"
+
+
+def test_colocation_can_be_ignored(cli, tmp_path: Path) -> None:
+    nodes = [{"id": i, "fpgaLatency": 1.0, "size": 5.0, "colorClass": 7} for i in range(2)]
+    data = {"maxSizePerFPGA": 5.0, "maxFPGAs": 2, "nodes": nodes, "edges": []}
+    path = tmp_path / "pair.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    together = cli("place", path, "--placer", "m-etf")
+    assert (together.code, together.out) == (1, "")
+    assert "error[B501]" in together.err
+    assert "group '7' needs 10 B on one device, the largest has 5 B" in together.err
+    apart = cli("place", path, "--placer", "m-etf", "--ignore-colocation", "--json").data
+    assert apart["device"]["0"] != apart["device"]["1"]
+
+
+def test_an_expert_file_is_followed(cli, chain: Path, tmp_path: Path) -> None:
+    expert = tmp_path / "expert.json"
+    expert.write_text(json.dumps({"fpgas": [{"nodes": [1]}, {"nodes": [0, 2]}]}), encoding="utf-8")
+    plan = cli("place", chain, "--placer", "expert", "--expert", expert, "--json").data
+    assert plan["device"] == {"0": "acc:1", "1": "acc:0", "2": "acc:1"}
+
+
+def test_a_model_is_extracted_and_placed(cli, tmp_path: Path) -> None:
+    ran = cli("place", "models:mlp", "--batch", 4, "--set", "width=16", "--cluster", "2x80%", "--placer", "m-topo")
+    assert ran.code == 0
+    assert "mlp, batch 4, on 2 x cpu of" in ran.out
+    assert "13.0 k parameters" in ran.out  # 784 x 16 + 16 + 16 x 16 + 16 + 16 x 10 + 10 = 13,002
+    assert max(map(len, ran.out.splitlines())) <= 80
+
+
+def test_the_models_expert_splits_by_the_number_of_devices(cli) -> None:
+    plan = cli("place", "models:mlp", "--batch", 4, "--cluster", "3x1GiB", "--placer", "expert", "--json").data
+    assert plan["device"]["p_hidden_0_0_weight"] == "cpu:0"
+    assert plan["device"]["p_hidden_1_0_weight"] == "cpu:1"
+    assert plan["device"]["p_classifier_weight"] == "cpu:2"
+
+
+def test_equal_commands_give_equal_plans(cli, fork_join: Path) -> None:
+    first, second = (cli("place", fork_join, "--cluster", "3x1KiB", "--seed", 1, "--json").data for _ in range(2))
+    first["placer"].pop("seconds"), second["placer"].pop("seconds")
+    assert first == second
+
+
+def test_options_reach_the_placer(cli, fork_join: Path) -> None:
+    args = "place", fork_join, "--cluster", "2x1KiB", "--placer", "m-sct", "--option", "threshold=0.5", "--json"
+    assert cli(*args).data["placer"]["options"]["threshold"] == 0.5
+
+
+def test_measured_times_are_kept_and_used(cli, tmp_path: Path) -> None:
+    table = tmp_path / "ops.json"
+    args = "place", "models:mlp", "--batch", 2, "--set", "width=8", "--cluster", "1x1GiB", "--table", table, "--json"
+    measured = cli(*args, "--measure", "--placer", "single")
+    assert f"wrote {table}" in measured.err
+    assert "have measured times" in measured.err
+    times = json.loads(table.read_text())["seconds"]["cpu"]
+    again = cli(*args, "--placer", "single")
+    assert again.data["predicted"] == measured.data["predicted"]
+    without = cli(*args[:-3], "--json", "--placer", "single")
+    assert without.data["predicted"]["step_seconds"] != measured.data["predicted"]["step_seconds"]
+    assert measured.data["predicted"]["step_seconds"] >= max(times.values())
