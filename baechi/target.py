@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from baechi.errors import BaechiError
 from baechi.frontends.workload import Defaults, read_expert, read_target, with_expert
 from baechi.ir.graph import Graph
+from baechi.ir.op import Op
 
 if TYPE_CHECKING:
     import torch
@@ -113,8 +114,10 @@ class Target:
         if self.job is None or self.job.expert is None:
             return self.graph
         expert = self.job.expert
+        paths = [op.module or _owner(op) for op in self.graph.ops]
         return self.graph.with_ops(
-            replace(op, expert=expert(op.module, devices) if op.module else op.expert) for op in self.graph.ops
+            replace(op, expert=expert(path, devices) if path else op.expert)
+            for op, path in zip(self.graph.ops, paths, strict=True)
         )
 
 
@@ -164,6 +167,11 @@ def load_target(
     if options:
         description["options"] = dict(options)
     return Target(description, job=_job(spec, text, batch))
+
+
+def _owner(op: Op) -> str:
+    """The module whose own parameter or buffer an op makes or updates; its group names that."""
+    return (op.group or "").partition(":")[2].rpartition(".")[0]
 
 
 def _reader(path: str, ignore_colocation: bool, expert: str | None) -> Callable[[], tuple[Graph, Defaults]]:

@@ -21,6 +21,7 @@ __all__ = ["GNMT", "loss", "spec"]
 
 State = tuple[torch.Tensor, torch.Tensor]
 Parts = tuple[torch.Tensor, ...]
+_RUN = 5  # tokens whose logits are made and scored together
 
 
 class Cell(nn.Module):
@@ -175,7 +176,8 @@ class GNMT(nn.Module):
         units: features of embeddings and layers.
         layers: encoder layers, and decoder layers; 2 or more.
 
-    Shapes: source and target tokens ``(batch, length)`` to logits ``(batch, length, vocab)``.
+    Shapes: source and target tokens ``(batch, length)`` to logits ``(batch, length, vocab)``, as a
+    tuple of runs of five tokens: no device need hold the logits of a whole sentence at once.
     """
 
     def __init__(self, *, vocab: int, units: int, layers: int) -> None:
@@ -184,15 +186,16 @@ class GNMT(nn.Module):
         self.decoder = Decoder(vocab, units, layers)
         self.output = nn.Linear(units, vocab, bias=False)
 
-    def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def forward(self, source: torch.Tensor, target: torch.Tensor) -> Parts:
         memory, states = self.encoder(source)
-        logits: torch.Tensor = self.output(self.decoder(target, memory, states))
-        return logits
+        return tuple(self.output(run) for run in self.decoder(target, memory, states).split(_RUN, dim=1))
 
 
-def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy over all tokens; logits ``(batch, length, vocab)``."""
-    return F.cross_entropy(output.flatten(0, 1), target.flatten())
+def loss(output: Parts, target: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy over all tokens; logits ``(batch, length, vocab)`` in runs of tokens."""
+    runs = zip(output, target.split(_RUN, dim=1), strict=True)
+    losses = [F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum") for logits, wanted in runs]
+    return torch.stack(losses).sum() / target.numel()
 
 
 def spec(*, length: int = 40, layers: int = 4, units: int = 512, vocab: int = 30_000) -> ModelSpec:

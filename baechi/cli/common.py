@@ -129,7 +129,9 @@ def check_placer(name: str, options: Mapping[str, Any]) -> None:
     for key, value in options.items():
         like = getattr(default, key, None)
         if isinstance(like, int | float) and (isinstance(value, bool) != isinstance(like, bool)):
-            raise BaechiError("B505", f"option '{key}' of placer '{name}' is {value!r}", help=f"it is {like} by default")
+            raise BaechiError(
+                "B505", f"option '{key}' of placer '{name}' is {value!r}", help=f"it is {like} by default"
+            )
         if isinstance(like, int | float) and not isinstance(value, int | float):
             raise BaechiError("B505", f"option '{key}' of placer '{name}' is {value!r}", help="write a number")
     get_placer(name, **options)

@@ -70,7 +70,9 @@ def _limit(text: str) -> tuple[float, bool]:
     """A limit and whether it is a multiple of the bound."""
     match = _LIMIT.fullmatch(text.strip())
     if match is None:
-        raise BaechiError("B108", f"'{text}' is no limit", help="write 0.12, 120ms, or 1.2x for a multiple of the bound")
+        raise BaechiError(
+            "B108", f"'{text}' is no limit", help="write 0.12, 120ms, or 1.2x for a multiple of the bound"
+        )
     return (float(match[1]), True) if match[2] == "x" else (float(match[1]) * _UNITS[match[2]], False)
 
 
@@ -105,9 +107,7 @@ def _verdict(found: "Sequence[Compared]", bound: "Bounds", limit: tuple[float, b
     return 1
 
 
-def _to_dict(
-    subject: Subject, found: "Sequence[Compared]", alone: "OneDevice", bound: "Bounds"
-) -> dict[str, Any]:
+def _to_dict(subject: Subject, found: "Sequence[Compared]", alone: "OneDevice", bound: "Bounds") -> dict[str, Any]:
     return {
         "schema": "baechi/compare/1",
         "graph": {"digest": subject.graph.digest, "target": dict(subject.target.description)},

@@ -29,7 +29,7 @@ def execute(args: argparse.Namespace) -> int:
     """Estimate for the devices of the cluster, or for all that have a name."""
     from baechi.report.explain_text import estimate_text
 
-    if args.cluster or args.measure:
+    if args.cluster or args.measure or args.memory or args.devices:
         subject = load_subject(args)
         target, graph, table = subject.target, subject.graph, subject.table
         kinds = {(d.type, d.cap): (d.name, d) for d in reversed(subject.cluster.devices)}

@@ -92,7 +92,9 @@ def _machine() -> Finding:
 
     memory = psutil.virtual_memory()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Finding("machine", True, f"{cores} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free")
+    return Finding(
+        "machine", True, f"{cores} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
+    )
 
 
 def _cuda() -> Finding:

@@ -1,13 +1,12 @@
 """An explanation and an estimate as a person reads them."""
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from baechi.ir.graph import Graph
 from baechi.ir.plan import Plan
 from baechi.report.explanation import Categories, Explanation, Share, held_by_module, sentence
-from baechi.report.layout import WIDTH, bar, clip, fields, percent, table
+from baechi.report.layout import bar, clip, fields, percent, table, tail, wrap
 from baechi.sim.holders import Peak
 from baechi.units import format_bytes, format_count, format_seconds
 
@@ -18,7 +17,7 @@ _MOST = 5
 
 def explain_text(graph: Graph, plan: Plan, top: str, explanation: Explanation) -> str:
     """Why a plan is as it is; `top` is the headline."""
-    lines = [top, "", *textwrap.wrap(sentence(plan, explanation), WIDTH)]
+    lines = [top, "", *wrap(sentence(plan, explanation))]
     lines += ["", "Critical path", *_path(explanation)]
     if explanation.path.ops:
         lines += ["", "Its longest ops", *_longest(graph, explanation)]
@@ -33,10 +32,10 @@ def explain_text(graph: Graph, plan: Plan, top: str, explanation: Explanation) -
 
 def _path(explanation: Explanation) -> list[str]:
     step, path = explanation.step_seconds, explanation.path
-    parts = [Share(f"computing on {s.name}", s.amount) for s in path.compute if s.amount]
+    parts = [Share(f"computing on {s.name}", s.amount) for s in path.compute]
     parts += [Share("transfers", path.transfer), Share("waiting", path.waiting)]
     rows = [("", "", "", "")]
-    for part in parts:
+    for part in (p for p in parts if p.amount):
         share = part.amount / step if step else 0.0
         rows.append((clip(part.name, 30), format_seconds(part.amount), percent(share), bar(share)))
     return table(rows, "<>><")[1:]
@@ -47,7 +46,7 @@ def _longest(graph: Graph, explanation: Explanation) -> list[str]:
     for span in explanation.path.ops[:_MOST]:
         op = graph.op[span.op]
         module = op.module or (op.group or "").removeprefix("p:")  # an update is for a parameter
-        names = clip(span.device, 10), clip(op.name, 18), clip(module, 20), clip(op.source, 20)
+        names = clip(span.device, 10), clip(op.name, 18), clip(module, 18), tail(op.source, 22)
         rows.append((format_seconds(span.end - span.start), *names))
     return table(rows, "><<<<")
 
@@ -66,7 +65,7 @@ def _holders(graph: Graph, peak: Peak) -> list[str]:
     kinds = sorted(Categories(graph).sums(peak), key=lambda s: -s.amount)
     shown = ", ".join(f"{s.name} {format_bytes(s.amount)} ({percent(s.amount / peak.nbytes)})" for s in kinds)
     lines = [f"Who holds the {format_bytes(peak.nbytes)} on {peak.device}"]
-    lines += textwrap.wrap(shown, WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
+    lines += wrap(shown, indent="  ")
     rows = [
         ("", format_bytes(s.amount), percent(s.amount / peak.nbytes), clip(s.name, 50))
         for s in held_by_module(graph, peak)[:_MOST]

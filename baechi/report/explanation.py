@@ -26,7 +26,13 @@ CATEGORIES = (
     "temporaries",
     "persistent",
 )
-_SOURCES = {"parameter": "parameters", "buffer": "buffers", "constant": "buffers", "input": "inputs", "tangent": "inputs"}
+_SOURCES = {
+    "parameter": "parameters",
+    "buffer": "buffers",
+    "constant": "buffers",
+    "input": "inputs",
+    "tangent": "inputs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ def explain(graph: Graph, plan: Plan, timeline: Timeline) -> Explanation:
 
 def _path(graph: Graph, plan: Plan, timeline: Timeline) -> Path:
     spans = critical_path(graph, timeline)
-    ops = [s for s in spans if isinstance(s, OpSpan)]
+    ops = [s for s in spans if isinstance(s, OpSpan) and s.end > s.start]
     transfers = [s for s in spans if isinstance(s, TransferSpan)]
     compute = dict.fromkeys((d.name for d in plan.cluster.devices), 0.0)
     for s in ops:

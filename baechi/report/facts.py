@@ -95,5 +95,3 @@ def traffic_of(timeline: Timeline) -> tuple[Traffic, ...]:
         row[2] += span.end - span.start
     found = [Traffic(s, d, int(n), int(b), t) for (s, d), (n, b, t) in sums.items()]
     return tuple(sorted(found, key=lambda t: (-t.nbytes, -t.seconds, t.source, t.destination)))
-
-

@@ -1,23 +1,25 @@
 """Text of at most 80 columns: tables, bars, fields."""
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
-__all__ = ["WIDTH", "bar", "clip", "fields", "percent", "table"]
+__all__ = ["WIDTH", "bar", "clip", "fields", "percent", "table", "tail", "wrap"]
 
 WIDTH = 80
 _LABEL = 12
+_UNIT = re.compile(r"(\d) ([A-Za-z])")
 
 
 def percent(share: float) -> str:
-    """A share as a percentage with at most one decimal.
+    """A share as a percentage, with a decimal below 10.
 
     Example:
         >>> percent(0.031), percent(0.84), percent(12.5)
-        ('3.1 %', '84 %', '1250 %')
+        ('3.1%', '84%', '1250%')
     """
     value = 100 * share
-    return f"{value:.1f} %" if abs(value) < 9.95 else f"{value:.0f} %"
+    return f"{value:.1f}%" if abs(value) < 9.95 else f"{value:.0f}%"
 
 
 def bar(share: float, width: int = 20) -> str:
@@ -46,6 +48,28 @@ def clip(text: str, width: int) -> str:
     return f"{text[:head]}...{text[len(text) - (width - 3 - head) :]}"
 
 
+def tail(text: str, width: int) -> str:
+    """The end of a text: of a path, the file and the line.
+
+    Example:
+        >>> tail("/home/me/net/model.py:32", 14)
+        '...model.py:32'
+    """
+    return text if len(text) <= width else "..." + text[len(text) - width + 3 :]
+
+
+def wrap(text: str, width: int = WIDTH, indent: str = "") -> list[str]:
+    """Lines of at most `width` columns in which no number is parted from its unit.
+
+    Example:
+        >>> wrap("it has 10 KiB in all", 11)
+        ['it has', '10 KiB in', 'all']
+    """
+    glued = _UNIT.sub("\\1\0\\2", text)
+    lines = textwrap.wrap(glued, width, initial_indent=indent, subsequent_indent=indent)
+    return [line.replace("\0", " ") for line in lines]
+
+
 def fields(pairs: Iterable[tuple[str, str]]) -> list[str]:
     """Lines of a label and a text, which goes on below itself when it is long.
 
@@ -55,7 +79,7 @@ def fields(pairs: Iterable[tuple[str, str]]) -> list[str]:
     """
     lines: list[str] = []
     for label, text in pairs:
-        wrapped = textwrap.wrap(text, WIDTH - _LABEL, break_long_words=True) or [""]
+        wrapped = wrap(text, WIDTH - _LABEL) or [""]
         lines += [f"{(label if i == 0 else ''):<{_LABEL}}{part}".rstrip() for i, part in enumerate(wrapped)]
     return lines
 

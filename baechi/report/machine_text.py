@@ -13,7 +13,7 @@ __all__ = ["devices_text", "doctor_text"]
 
 def devices_text(presets: Sequence[Preset], machine: Machine) -> str:
     """The presets and this machine's processor."""
-    rows = [("name", "device", "memory", "TFLOPS", "mem GB/s", "link GB/s")]
+    rows: list[tuple[str, ...]] = [("name", "device", "memory", "TFLOPS", "mem GB/s", "link GB/s")]
     for p in presets:
         rates = p.flops_per_second.get("float32", 0.0) / 1e12, p.bytes_per_second / 1e9, p.link.bytes_per_second / 1e9
         rows.append((p.name, p.title, format_bytes(p.memory_bytes), *(f"{rate:.3g}" for rate in rates)))
@@ -24,7 +24,10 @@ def devices_text(presets: Sequence[Preset], machine: Machine) -> str:
         ("copy", f"{_per_second(machine.copy_bytes_per_second)} between two virtual devices"),
         ("hand-over", f"{format_seconds(machine.handoff_seconds)} from thread to thread"),
     ]
-    return "\n".join([*table(rows, "<<>>>>"), "", "float32, dense; this machine, as in local and 4x8GiB:", *fields(facts)]) + "\n"
+    return (
+        "\n".join([*table(rows, "<<>>>>"), "", "float32, dense; this machine, as in local and 4x8GiB:", *fields(facts)])
+        + "\n"
+    )
 
 
 def _per_second(rate: float) -> str:

@@ -1,6 +1,5 @@
 """Plans, runs and comparisons as a person reads them."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,15 +9,13 @@ from baechi.ir.plan import Bounds, Plan
 from baechi.ir.text import format_cluster
 from baechi.ir.timeline import Timeline
 from baechi.report.facts import OneDevice, count_ops, parameter_count, traffic_of
-from baechi.report.layout import WIDTH, bar, clip, fields, percent, table
+from baechi.report.layout import WIDTH, bar, clip, fields, percent, table, wrap
 from baechi.units import format_bytes, format_count, format_seconds
 
 __all__ = ["Compared", "compare_text", "head", "plan_text", "run_text"]
 
 
-def plan_text(
-    graph: Graph, plan: Plan, timeline: Timeline, alone: OneDevice, *, seconds: float | None = None
-) -> str:
+def plan_text(graph: Graph, plan: Plan, timeline: Timeline, alone: OneDevice, *, seconds: float | None = None) -> str:
     """What a plan does, and how good it is.
 
     Args:
@@ -110,8 +107,16 @@ def _devices(plan: Plan, timeline: Timeline) -> list[str]:
     return table(rows, "<>>>><>")
 
 
-def run_text(plan: Plan, *, name: str, seconds: Sequence[float], median: float, spread: float,
-             losses: Sequence[float], peaks: Mapping[str, int]) -> str:
+def run_text(
+    plan: Plan,
+    *,
+    name: str,
+    seconds: Sequence[float],
+    median: float,
+    spread: float,
+    losses: Sequence[float],
+    peaks: Mapping[str, int],
+) -> str:
     """What a run measured, beside what was predicted.
 
     Args:
@@ -123,8 +128,10 @@ def run_text(plan: Plan, *, name: str, seconds: Sequence[float], median: float, 
     """
     predicted = plan.predicted.step_seconds
     ratio = f", {median / predicted:.2f} x the prediction of {format_seconds(predicted)}" if predicted else ""
-    facts = [("step", f"{format_seconds(median)} measured{ratio}"),
-             ("steps", f"{len(seconds)} timed, quartiles {percent(spread)} apart")]
+    facts = [
+        ("step", f"{format_seconds(median)} measured{ratio}"),
+        ("steps", f"{len(seconds)} timed, quartiles {percent(spread)} apart"),
+    ]
     if losses:
         facts.append(("loss", f"{losses[0]:.6g} -> {losses[-1]:.6g} in {len(losses)} steps"))
     rows = [("device", "measured peak", "predicted", "ratio", "cap")]
@@ -179,13 +186,11 @@ def compare_text(top: str, found: Sequence[Compared], alone: OneDevice, bounds: 
             reasons.setdefault(c.why, []).append(c.placer)
     lines += [""] * bool(reasons)
     for why, placers in reasons.items():
-        lines += textwrap.wrap(f"{', '.join(placers)}: {why}", WIDTH, subsequent_indent="  ")
+        lines += wrap(f"{', '.join(placers)}: {why}")
     return "\n".join(lines) + "\n"
 
 
-def _compared(
-    plan: Plan, measured: float | None, alone: OneDevice, bounds: Bounds, ran: bool
-) -> tuple[str, ...]:
+def _compared(plan: Plan, measured: float | None, alone: OneDevice, bounds: Bounds, ran: bool) -> tuple[str, ...]:
     step = plan.predicted.step_seconds
     worst = max(plan.predicted.peak_bytes[d.name] / d.cap for d in plan.cluster.devices)
     return (

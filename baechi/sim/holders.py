@@ -160,8 +160,8 @@ def _storages(graph: Graph, order: Sequence[str], timeline: Timeline, device: st
             leaving.setdefault(span.tensor, []).append(span)
     root = _roots(graph, here)
     tensors: dict[str, list[str]] = {}
-    for tensor, base in root.items():
-        tensors.setdefault(base, []).append(tensor)
+    for tensor, owner in root.items():
+        tensors.setdefault(owner, []).append(tensor)
     for name, members in tensors.items():
         base, maker = graph.tensor[name], graph.producer[name]
         made = [t for t in members if graph.producer[t].name in here]

@@ -200,6 +200,7 @@ def _program(
         inputs=tuple(inputs),
         tangents=tuple(built.by_role[r] for r in joint.roles.values() if r.kind == "tangent"),
         outputs=tuple(next(results) if tensor else None for tensor in step.is_tensor),
+        fixed=step.fixed,
         output_spec=step.output_spec,
         gradients={n: built.results[g][0] for n, g in joint.gradients.items()},
         buffer_updates=built.buffer_updates,

@@ -118,6 +118,7 @@ class Step(nn.Module):
         self.around: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         self.output_spec: pytree.TreeSpec | None = None
         self.is_tensor: tuple[bool, ...] = ()
+        self.fixed: tuple[Any, ...] = ()
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Run the module, then the loss; the results are the tensors among the outputs."""
@@ -132,6 +133,7 @@ class Step(nn.Module):
         self._write_back(mine)
         flat, self.output_spec = pytree.tree_flatten(result)
         self.is_tensor = tuple(isinstance(t, Tensor) for t in flat)
+        self.fixed = tuple(None if isinstance(t, Tensor) else t for t in flat)
         return _separate([t for t in flat if isinstance(t, Tensor)], (*tensors, *mine.values()))
 
     def _tensor(self, key: str) -> Tensor:

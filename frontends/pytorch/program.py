@@ -56,6 +56,7 @@ class TorchProgram:
         tangents: ops that stand for the gradients of `outputs`; the backend feeds ones when a
             loss was given.
         outputs: tensor names of the flattened results; with a loss: the loss alone.
+        fixed: by position in the flattened results, what is no tensor there.
         output_spec: how to rebuild the results from the flattened ones.
         gradients: tensor name by parameter name.
         buffer_updates: ``assign`` op by buffer name.
@@ -75,6 +76,7 @@ class TorchProgram:
     inputs: tuple[str | None, ...]
     tangents: tuple[str, ...]
     outputs: tuple[str | None, ...]
+    fixed: tuple[Any, ...]
     output_spec: TreeSpec
     gradients: Mapping[str, str]
     buffer_updates: Mapping[str, str]

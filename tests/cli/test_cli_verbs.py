@@ -11,13 +11,14 @@ from baechi.models.base import get
 
 
 def place_mlp(cli, path: Path, *more: object) -> None:
-    args = "models:mlp", "--batch", 8, "--set", "width=32", "--cluster", "2x1GiB", "--placer", "expert"
+    model = "models:mlp", "--batch", 8, "--set", "width=64", "--set", "depth=3"
+    args = *model, "--cluster", "2x1GiB", "--placer", "expert"
     assert cli("place", *args, "-o", path, *more).code == 0
 
 
 def plain_losses(steps: int, seed: int) -> list[float]:
     """The same training by torch alone."""
-    spec = get("mlp", width=32)
+    spec = get("mlp", width=64, depth=3)
     torch.manual_seed(seed)
     model = spec.build()
     (images,), labels = spec.example(8)
@@ -89,9 +90,7 @@ def test_compare_says_what_does_not_fit(cli, chain: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("limit", "code"), [("1s", 1), ("1999ms", 1), ("3", 0), ("2.5s", 0), ("0.9x", 1), ("1.1x", 0)]
-)
+@pytest.mark.parametrize(("limit", "code"), [("1s", 1), ("1999ms", 1), ("3", 0), ("2.5s", 0), ("0.9x", 1), ("1.1x", 0)])
 def test_compare_fails_over_a_limit(cli, fork_join: Path, limit: str, code: int) -> None:
     ran = cli("compare", fork_join, "--cluster", "2x1KiB", "--placers", "m-etf", "--fail-over", limit)
     assert ran.code == code

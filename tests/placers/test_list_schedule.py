@@ -253,7 +253,9 @@ PUBLISHED_US = {
 
 @pytest.mark.parametrize("kind", DAG_KINDS)
 @pytest.mark.parametrize("placer", [Etf(), Sct()], ids=str)
-def test_a_thousand_ops_take_no_longer_than_the_originals_plan(reference: ModuleType, placer: Placer, kind: str) -> None:
+def test_a_thousand_ops_take_no_longer_than_the_originals_plan(
+    reference: ModuleType, placer: Placer, kind: str
+) -> None:
     graph = dag(kind, 1000, 1)
     plan = placer.place(graph, unlimited(4))
     assert plan.predicted.step_seconds * 1e6 <= PUBLISHED_US[kind, placer.name]

@@ -37,7 +37,7 @@ def test_a_chain_over_two_devices() -> None:
     assert [s.op for s in found.path.ops] == ["d", "b", "a", "u"]
     assert found.busy_seconds == pytest.approx((4.5, 2.0))
     assert [s.tensor for s in found.transfers] == ["a", "b"]
-    assert "76 % of its critical path is computing, 24 % transfers" in sentence(plan, found)
+    assert "76% of its critical path is computing, 24% transfers" in sentence(plan, found)
 
 
 def test_what_holds_the_peaks() -> None:

@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from graphlib import TopologicalSorter
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import NamedTuple
 
 from baechi.ir.cluster import Cluster
@@ -48,14 +48,14 @@ def transfer_ticks(graph: Graph, cluster: Cluster, key: TransferKey) -> int:
     if tensor.seconds is not None:
         return round(Fraction(tensor.seconds) * TICKS)
     link = cluster.link_between(key[1], key[2])
-    return round(Fraction(link.latency_seconds) * TICKS) + round(tensor.nbytes / Fraction(link.bytes_per_second) * TICKS)
+    return round(Fraction(link.latency_seconds) * TICKS) + round(
+        tensor.nbytes / Fraction(link.bytes_per_second) * TICKS
+    )
 
 
 def needed_transfers(graph: Graph, device: Mapping[str, str]) -> list[TransferKey]:
     """Each tensor once to each other device on which it is read."""
-    keys = [
-        (name, device[graph.producer[name].name], device[op.name]) for op in graph.ops for name in op.inputs
-    ]
+    keys = [(name, device[graph.producer[name].name], device[op.name]) for op in graph.ops for name in op.inputs]
     return list(dict.fromkeys(key for key in keys if key[1] != key[2]))
 
 
@@ -71,7 +71,7 @@ def waits(
             there = device[graph.producer[name].name]
             found[op.name].append(graph.producer[name].name if there == here else (name, there, here))
     for names in order.values():
-        for first, second in zip(names, names[1:], strict=False):
+        for first, second in pairwise(names):
             found[second].append(first)
     last: dict[tuple[str, str], TransferKey] = {}
     for key in transfers:

@@ -1,5 +1,6 @@
 """The critical path: a chain of spans, each waiting for the one before it."""
 
+from itertools import pairwise
 from types import ModuleType
 
 import pytest
@@ -22,7 +23,7 @@ def test_it_reaches_from_start_to_end_without_a_gap(reference: ModuleType, seed:
     path = critical_path(graph, timeline)
     assert path[0].start == 0.0
     assert path[-1].end == timeline.step_seconds
-    assert all(first.end == second.start for first, second in zip(path, path[1:], strict=False))
+    assert all(first.end == second.start for first, second in pairwise(path))
 
 
 def test_of_a_chain_it_is_the_chain() -> None:

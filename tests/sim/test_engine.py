@@ -105,7 +105,9 @@ def test_left_to_itself_it_sends_first_what_is_read_first(
                 assert max(could, played.end[graph.producer[later[0]].name]) > played.start[key]
 
 
-def lanes_free(contention: Contention, played: Any, earlier: Iterable[TransferKey], key: TransferKey) -> tuple[int, int]:
+def lanes_free(
+    contention: Contention, played: Any, earlier: Iterable[TransferKey], key: TransferKey
+) -> tuple[int, int]:
     """When the lanes of `key` would be free if it came after `earlier`."""
     if contention == "parallel":
         return 0, 0

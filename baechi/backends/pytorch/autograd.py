@@ -79,8 +79,11 @@ class PlacedForward:
         else:
             results = self.forward(inputs, None)
         found = iter(results)
-        outputs = [None if t is None else next(found) for t in self.program.outputs]
-        return pytree.tree_unflatten(outputs, self.program.output_spec)
+        program = self.program
+        outputs = [
+            fixed if t is None else next(found) for t, fixed in zip(program.outputs, program.fixed, strict=True)
+        ]
+        return pytree.tree_unflatten(outputs, program.output_spec)
 
     def forward(self, inputs: Mapping[str, torch.Tensor], kept: Kept | None) -> tuple[torch.Tensor, ...]:
         """Run the forward part; `kept` is filled with what backward needs, or None to keep nothing."""

@@ -104,7 +104,10 @@ class Executor:
         self.gradients = {}
         results = self.run(self.runner, self.values(inputs))
         self.gradients = {n: results[t] for n, t in self.program.gradients.items() if t in results}
-        outputs = [None if t is None else _plain(results[t]) for t in self.program.outputs]
+        outputs = [
+            fixed if t is None else _plain(results[t])
+            for t, fixed in zip(self.program.outputs, self.program.fixed, strict=True)
+        ]
         return outputs[0] if self.program.has_loss else pytree.tree_unflatten(outputs, self.program.output_spec)
 
     def values(self, inputs: Sequence[Any]) -> dict[str, dict[str, Any]]:

@@ -120,12 +120,13 @@ class PlacedStep:
         Raises:
             BaechiError: B608 when an input is not like the captured one.
         """
-        loss: torch.Tensor = self.executor.step(*pytree.tree_leaves((args, kwargs, target)))
+        given = (args, kwargs) if target is None else (args, kwargs, target)
+        loss: torch.Tensor = self.executor.step(*pytree.tree_leaves(given))
         return loss
 
     def sync(self) -> None:
         """Copy weights and buffers into the model."""
-        self.model.load_state_dict(self.executor.state_dict())
+        self.model.load_state_dict(self.executor.state_dict(), strict=False)  # it holds transient buffers too
 
     def close(self) -> None:
         """Copy the weights into the model and end the step's threads."""

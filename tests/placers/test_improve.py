@@ -1,0 +1,86 @@
+"""Local search against brute force, and what it promises of every start."""
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+import pytest
+
+from baechi.cost import Problem
+from baechi.ir.cluster import CONTENTIONS, Cluster, Device, Link
+from baechi.models.graphs import random_dag
+from baechi.placers.improve import improve, tries_for
+from baechi.placers.repair import repair
+from baechi.sim import Schedule, evaluate
+from baechi.sim.evaluate import score
+
+
+def make_problem(seed: int, n: int, devices: int, nbytes: int = 1 << 40) -> Problem:
+    cluster = Cluster(
+        tuple(Device(f"d{k}", nbytes, speed=1.0 + k % 2) for k in range(devices)),
+        Link(2e-6, 1e8),
+        contention=CONTENTIONS[seed % 3],
+    )
+    return Problem(random_dag(seed, n, groups=seed % 2 == 0), cluster)
+
+
+def random_start(problem: Problem, seed: int) -> Schedule:
+    a = problem.arrays
+    home = np.random.default_rng(seed).integers(0, len(a.cap), len(a.group_ptr) - 1)
+    return Schedule(home[a.group], np.argsort(a.rank))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_is_never_worse_than_its_start(seed: int) -> None:
+    problem = make_problem(seed, 40, 3, nbytes=4000)
+    a, start = problem.arrays, random_start(problem, seed)
+    for tries in (0, 1, 50, 500):
+        better = improve(a, start, tries=tries, seed=seed)
+        assert score(a, better) <= score(a, start)
+        assert better.sequence.tolist() == start.sequence.tolist()
+        for group in range(len(a.group_ptr) - 1):
+            assert len(set(better.device[a.group == group].tolist())) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_same_seed_finds_the_same(seed: int) -> None:
+    problem = make_problem(seed, 40, 3)
+    start = random_start(problem, seed)
+    one, two = (improve(problem.arrays, start, tries=300, seed=7) for _ in range(2))
+    assert one.device.tolist() == two.device.tolist()
+
+
+def every_placement(problem: Problem, start: Schedule) -> Iterator[Schedule]:
+    a = problem.arrays
+    for home in product(range(len(a.cap)), repeat=len(a.group_ptr) - 1):
+        yield start._replace(device=np.array(home)[a.group])
+
+
+def test_it_mostly_finds_the_best_placement_of_a_few_ops() -> None:
+    """Over every placement, in the order of its start: never better, and equal on three in four."""
+    reached = 0
+    for seed in range(12):
+        problem = make_problem(seed, 7, 2)
+        a, start = problem.arrays, random_start(problem, seed)
+        best = min(score(a, one) for one in every_placement(problem, start))
+        found = score(a, improve(a, start, tries=1000, seed=0))
+        assert found >= best
+        reached += found == best
+    assert reached >= 9
+
+
+def test_repair_mostly_finds_the_only_placement_that_fits() -> None:
+    """Caps as small as brute force finds possible in the order of the start."""
+    fitted = 0
+    for seed in range(12):
+        problem = make_problem(seed, 7, 2)
+        start = random_start(problem, seed)
+        peaks = [int(evaluate(problem.arrays, one)[0].peak.max()) for one in every_placement(problem, start)]
+        tight = problem.with_caps(np.full(2, max(1, min(peaks))))
+        fitted += score(tight.arrays, repair(tight, start, 0))[0] == 0
+    assert fitted >= 10
+
+
+def test_tries_shrink_with_the_graph() -> None:
+    few, many = (tries_for(make_problem(1, n, 2).arrays, 1e5) for n in (1000, 10))
+    assert 50 <= few < many <= 8000
