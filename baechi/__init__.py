@@ -1,5 +1,6 @@
 """baechi: operator placement for training graphs on memory-constrained devices."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from baechi.version import __version__
@@ -13,7 +14,5 @@ __all__ = ["ModelPlan", "__version__", "place", "plan"]
 def __getattr__(name: str) -> Any:
     """Load the functions when they are first used: `import baechi` imports no framework and no solver."""
     if name in __all__:
-        from baechi import api
-
-        return getattr(api, name)
+        return getattr(import_module("baechi.api"), name)
     raise AttributeError(f"module 'baechi' has no attribute '{name}'")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from baechi.config import parse_cluster
 from baechi.cost import CostTable, Problem
+from baechi.decorator import decorate
 from baechi.errors import BaechiError
 from baechi.ir.cluster import Cluster, Device
 from baechi.ir.graph import Graph
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from baechi.frontends.pytorch import TorchProgram
 
 __all__ = ["ModelPlan", "pinned", "place", "place_graph", "plan", "resolve", "timeline_of"]
+
+_PLACE_OPTIONS = ("cluster", "placer", "seed", "table")
 
 
 def plan(
@@ -194,6 +197,9 @@ def place(target: Any = None, **options: Any) -> Any:
         options: ``cluster``, ``placer``, ``seed`` and ``table`` as for `plan`; ``pin``, the path of a
             saved plan, which must match.
 
+    Raises:
+        BaechiError: B107 on an unknown option, or a target that is none of these.
+
     Example:
         >>> import torch
         >>> @place(cluster="2x1MiB")
@@ -202,6 +208,18 @@ def place(target: Any = None, **options: Any) -> Any:
         >>> Net(3, 2)(torch.ones(1, 3)).shape
         torch.Size([1, 2])
     """
-    from baechi.decorator import decorate
+    unknown = sorted(set(options) - {*_PLACE_OPTIONS, "pin"})
+    if unknown:
+        known = ", ".join((*_PLACE_OPTIONS, "pin"))
+        raise BaechiError("B107", f"place() has no option '{unknown[0]}'", help="options: " + known)
 
-    return (lambda found: decorate(found, options)) if target is None else decorate(target, options)
+    def planner(
+        module: "torch.nn.Module", args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> "tuple[TorchProgram, Plan]":
+        if "pin" in options:
+            made = pinned(module, args, kwargs, options["pin"])
+        else:
+            made = plan(module, args, kwargs, **options)
+        return made.program, made.plan
+
+    return (lambda found: decorate(found, planner)) if target is None else decorate(target, planner)

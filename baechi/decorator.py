@@ -2,37 +2,29 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from baechi.errors import BaechiError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from baechi.backends.pytorch.placed import Planner
 
 __all__ = ["decorate"]
 
-_OPTIONS = ("cluster", "pin", "placer", "seed", "table")
 
-
-def decorate(target: Any, options: Mapping[str, Any]) -> Any:
-    """Place `target`; see `baechi.place`.
+def decorate(target: Any, planner: "Planner") -> Any:
+    """Let `target` run as the planner says; see `baechi.place`.
 
     Raises:
-        BaechiError: B107 on an unknown option, or a target that is no module, class or function.
+        BaechiError: B107 on a target that is no module, class or function.
     """
     from torch import nn
 
     from baechi.backends.pytorch.placed import attach, is_disabled, wrap
 
-    unknown = sorted(set(options) - set(_OPTIONS))
-    if unknown:
-        raise BaechiError("B107", f"place() has no option '{unknown[0]}'", help="options: " + ", ".join(_OPTIONS))
     if is_disabled():
         return target
-    planner = _planner(options)
     if isinstance(target, type) and issubclass(target, nn.Module):
         wrap(target, planner)
         return target
@@ -43,21 +35,6 @@ def decorate(target: Any, options: Mapping[str, Any]) -> Any:
     raise BaechiError(
         "B107", f"place() was given a {type(target).__name__}", help="give a module, its class or a function"
     )
-
-
-def _planner(options: Mapping[str, Any]) -> "Planner":
-    def planner(module: "nn.Module", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        from baechi import api
-
-        rest = {name: value for name, value in options.items() if name != "pin"}
-        made = (
-            api.plan(module, args, kwargs, **rest)
-            if "pin" not in options
-            else api.pinned(module, args, kwargs, options["pin"])
-        )
-        return made.program, made.plan
-
-    return planner
 
 
 def _step(function: Callable[..., Any], planner: "Planner") -> Callable[..., Any]:

@@ -2,8 +2,8 @@
 
 import importlib
 import inspect
-import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -142,7 +142,7 @@ def load_target(
         expert: a file with an expert's split, for a file target.
 
     Raises:
-        BaechiError: B101 to B106 when there is no such target.
+        BaechiError: B101 to B106 when there is no such target, B109 when a person's own code raises.
 
     Example:
         >>> load_target("models:mlp", batch=4).description
@@ -189,18 +189,36 @@ def _model(name: str, options: Mapping[str, Any]) -> Any:
 
 
 def _call(where: str, name: str, batch: int | None, options: Mapping[str, Any]) -> Any:
-    if os.getcwd() not in sys.path:  # as `python -m` does: a person's own module lies beside them
-        sys.path.insert(0, os.getcwd())
+    here = str(Path.cwd())
+    if here not in sys.path:  # as `python -m` does: a person's own module lies beside them
+        sys.path.insert(0, here)
     try:
         made = getattr(importlib.import_module(where), name)
     except ImportError as error:
         raise BaechiError("B106", f"'{where}' cannot be imported: {error}", help=_FORMS) from None
     except AttributeError:
         raise BaechiError("B106", f"module '{where}' has no '{name}'", help=_FORMS) from None
+    except Exception as error:
+        raise _theirs(where, error) from error
     if not callable(made):
         raise BaechiError("B106", f"'{where}:{name}' is not callable", help="it must return (module, args) or a dict")
-    takes = inspect.signature(made).parameters
-    return made(**options, **({"batch": batch} if "batch" in takes and batch else {}))
+    signature = inspect.signature(made)
+    arguments = {**options, **({"batch": batch} if "batch" in signature.parameters and batch else {})}
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        raise BaechiError("B102", f"'{where}:{name}' cannot be called: {error}", help=f"it takes {signature}") from None
+    try:
+        return made(**arguments)
+    except Exception as error:
+        raise _theirs(f"{where}:{name}", error) from error
+
+
+def _theirs(what: str, error: Exception) -> BaechiError:
+    """Code that is not ours may raise anything; the last of its lines that ran says where."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    at = f"{last.filename}:{last.lineno}" if not isinstance(error, SyntaxError) else f"{error.filename}:{error.lineno}"
+    return BaechiError("B109", f"'{what}' raised {type(error).__name__}: {error}", help=f"at {at}")
 
 
 def _job(spec: Any, text: str, batch: int | None) -> Job:

@@ -188,12 +188,13 @@ class GNMT(nn.Module):
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> Parts:
         memory, states = self.encoder(source)
-        return tuple(self.output(run) for run in self.decoder(target, memory, states).split(_RUN, dim=1))
+        found: torch.Tensor = self.decoder(target, memory, states)
+        return tuple(self.output(run) for run in torch.split(found, _RUN, dim=1))
 
 
 def loss(output: Parts, target: torch.Tensor) -> torch.Tensor:
     """Mean cross entropy over all tokens; logits ``(batch, length, vocab)`` in runs of tokens."""
-    runs = zip(output, target.split(_RUN, dim=1), strict=True)
+    runs = zip(output, torch.split(target, _RUN, dim=1), strict=True)
     losses = [F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum") for logits, wanted in runs]
     return torch.stack(losses).sum() / target.numel()
 

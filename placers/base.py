@@ -18,8 +18,8 @@ from baechi.placers.repair import repair
 from baechi.placers.variants import Variant, variants
 from baechi.sim.bounds import bounds, explain_infeasible
 from baechi.sim.evaluate import Schedule, evaluate, orders, score, transfer_keys
-from baechi.version import __version__
 from baechi.units import format_bytes, to_seconds
+from baechi.version import __version__
 
 __all__ = ["Placer", "best_of", "excess_of", "make_plan", "settled"]
 
@@ -55,7 +55,7 @@ class Placer(ABC):
             return best
         if not self.repairs:
             raise _over(self, problem, best)
-        mended = best_of(problem, (repair(view.whole, made, seed) for view, made in zip(views, found, strict=True)))
+        mended = best_of(problem, (repair(view, made, seed) for view, made in zip(views, found, strict=True)))
         if excess_of(problem, mended) > 0:
             raise _not_found(self, problem, mended)
         return mended

@@ -2,21 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from baechi.cost.problem import Arrays, Ints, Problem
+from baechi.cost.problem import Ints, Problem
 from baechi.errors import BaechiError
 from baechi.placers.base import Placer
+from baechi.placers.segments import splits, turns
 from baechi.placers.variants import bound_to
-from baechi.sim.evaluate import Schedule, evaluate
+from baechi.sim.evaluate import Schedule
 
 __all__ = ["Contiguous", "Expert", "RoundRobin", "Single"]
-
-Floats = NDArray[np.float64]
-_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class RoundRobin(Placer):
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """The one placement, in two orders."""
         a = problem.arrays
-        yield from bound_to(problem, (_turns(a) % len(a.cap))[a.group])
+        yield from bound_to(problem, (turns(a) % len(a.cap))[a.group])
 
 
 @dataclass(frozen=True)
@@ -60,20 +57,7 @@ class Contiguous(Placer):
 
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """Splits over two, three and up to all devices."""
-        a = problem.arrays
-        seen = set()
-        for devices in range(2, len(a.cap) + 1):
-            for share in (1.0, 0.75, 0.5, 0.25, 0.0):
-                device = _segments(a, devices, share)[a.group]
-                if device.tobytes() not in seen:
-                    seen.add(device.tobytes())
-                    yield from bound_to(problem, device)
-        room = a.cap / a.cap.sum()
-        for _ in range(_ROUNDS):
-            device = _cut(a, _held(a), room)[a.group]
-            yield from bound_to(problem, device)
-            peak = evaluate(a, Schedule(device, a.order))[0].peak
-            room = _share(room * np.sqrt(a.cap / np.maximum(peak, 1)))
+        yield from splits(problem)
 
 
 @dataclass(frozen=True)
@@ -92,42 +76,6 @@ class Expert(Placer):
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """The one placement, in two orders."""
         yield from bound_to(problem, _experts(problem))
-
-
-def _turns(a: Arrays) -> Ints:
-    """Rank of each group by its first op in topological order."""
-    first = np.full(len(a.group_ptr) - 1, len(a.rank))
-    np.minimum.at(first, a.group, a.rank)
-    return np.argsort(np.argsort(first))
-
-
-def _segments(a: Arrays, devices: int, share: float) -> Ints:
-    """Device of each group: groups in order, cut where a blend of time and memory reaches each device's share."""
-    groups = len(a.group_ptr) - 1
-    speed = 1.0 / np.maximum(a.ticks.sum(axis=0).astype(float), 1.0)
-    work = _share(np.bincount(a.group, a.ticks.min(axis=1), groups))
-    load = share * work + (1 - share) * _held(a)
-    return _cut(a, load, share * _share(speed[:devices]) + (1 - share) * _share(a.cap[:devices].astype(float)))
-
-
-def _held(a: Arrays) -> Floats:
-    """Each group's share of what persists and what is made."""
-    held = a.persistent + np.bincount(a.t_op, a.t_size, len(a.rank))
-    return _share(np.bincount(a.group, held, len(a.group_ptr) - 1))
-
-
-def _cut(a: Arrays, load: Floats, room: Floats) -> Ints:
-    """Device of each group: in topological order, the next one where the devices before it are full."""
-    order = np.argsort(_turns(a))
-    middle = np.cumsum(load[order]) - load[order] / 2
-    device = np.empty(len(load), np.int64)
-    device[order] = np.minimum(np.searchsorted(np.cumsum(room), middle, side="right"), len(room) - 1)
-    return device
-
-
-def _share(values: NDArray[Any]) -> Floats:
-    total = values.sum()
-    return values / total if total > 0 else np.full(len(values), 1 / len(values))
 
 
 def _experts(problem: Problem) -> Ints:

@@ -15,8 +15,8 @@ _SLACK = 0.003
 
 
 def tries_for(a: Arrays, work: float = 1e7) -> int:
-    """Moves to try, so that simulating them all takes about `work` events, from 50 to 8,000."""
-    return int(np.clip(work / (len(a.rank) + len(a.in_t) + 1), 50, 8000))
+    """Moves to try, so that simulating them all takes about `work` events, from 150 to 8,000."""
+    return int(np.clip(work / (len(a.rank) + len(a.in_t) + 1), 150, 8000))
 
 
 def improve(a: Arrays, schedule: Schedule, *, tries: int, seed: int) -> Schedule:
@@ -52,7 +52,7 @@ def _search(a: Arrays, home: Ints, sequence: Ints, tries: int, seed: int) -> Int
     moved = np.empty(_LONGEST_MOVE, np.int64)
     price = _FIRST_PRICE * span / a.cap.sum()
     for k in range(tries):
-        if devices < 2:
+        if devices < 2 or len(sequence) == 0:
             break
         if k % _RISE == _RISE - 1 and best_excess > 0:
             price *= 2.0

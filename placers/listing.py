@@ -161,7 +161,7 @@ def collect(a: Arrays, i: int, s: State) -> int:
     count = 0
     for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
         j = a.t_op[a.in_t[k]]
-        if s.device[j] < 0 and not _is_among(s.stack, 0, count, j):
+        if s.device[j] < 0 and not _is_among(s.stack, count, j):
             s.stack[count] = j
             count += 1
     done = 0
@@ -170,7 +170,7 @@ def collect(a: Arrays, i: int, s: State) -> int:
         done += 1
         for k in range(a.in_ptr[j], a.in_ptr[j + 1]):
             above = a.t_op[a.in_t[k]]
-            if s.device[above] < 0 and not _is_among(s.stack, 0, count, above):
+            if s.device[above] < 0 and not _is_among(s.stack, count, above):
                 s.stack[count] = above
                 count += 1
     for k in range(1, count):  # by insertion: the few there are come in topological order
@@ -184,11 +184,11 @@ def collect(a: Arrays, i: int, s: State) -> int:
 
 
 @leaf
-def _is_among(stack: Ints, first: int, count: int, j: int) -> bool:
-    for k in range(first, count):
-        if stack[k] == j:
-            return True
-    return False
+def _is_among(stack: Ints, count: int, j: int) -> bool:
+    found = False
+    for k in range(count):
+        found = found or stack[k] == j
+    return found
 
 
 @leaf

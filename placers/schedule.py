@@ -16,8 +16,6 @@ are looked at again when they come to the top.
 
 from typing import NamedTuple
 
-import numpy as np
-
 from baechi.cost.jit import kernel, leaf
 from baechi.cost.problem import Arrays, Ints
 from baechi.placers.ledger import commit, finish
@@ -171,9 +169,10 @@ def _finish(a: Arrays, child: Ints, p: int, s: State) -> None:
     if favourite >= 0 and s.waits[favourite] == 0 and may_run(a, favourite, p, s) and fits(a, favourite, p, s):
         here = earliest(a, favourite, p, s, False)
         for q in range(len(a.cap)):
-            if q != p and may_run(a, favourite, q, s):
-                if max(s.free_at[q], earliest(a, favourite, q, s, False)) < max(s.free_at[p], here):
-                    return
+            if q == p or not may_run(a, favourite, q, s):
+                continue
+            if max(s.free_at[q], earliest(a, favourite, q, s, False)) < max(s.free_at[p], here):
+                return
         s.awake[p] = favourite
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from baechi.cli.common import Subject, add_target_arguments, check_placer, load_subject, positive, restart_tuned, whole
+from baechi.cli.arguments import add_target_arguments, check_placer, positive, whole
 from baechi.cli.output import emit, emit_json, progress, say
 from baechi.cli.run import run_plan
+from baechi.cli.subject import Subject, load_subject, restart_tuned
 from baechi.errors import BaechiError, Infeasible
 
 if TYPE_CHECKING:
@@ -52,11 +53,18 @@ def execute(args: argparse.Namespace) -> int:
     found = tuple(_compare(subject, names, args))
     bound = bounds(Problem(subject.graph, subject.cluster, subject.table))
     alone = one_device(subject.graph, subject.cluster, subject.table)
+    allowed = None if limit is None else limit[0] * (bound.step_seconds if limit[1] else 1.0)
     if args.json:
-        emit_json(_to_dict(subject, found, alone, bound))
+        emit_json(_to_dict(subject, found, alone, bound, allowed))
     else:
         emit(compare_text(head(subject.graph, subject.cluster), found, alone, bound))
-    return _verdict(found, bound, limit)
+    best = _best(found)
+    if best is None:
+        return 1
+    if allowed is not None and best > allowed:
+        say(f"the best predicted step is {best:.6g} s, over the limit of {allowed:.6g} s")
+        return 1
+    return 0
 
 
 def _chosen(text: str | None) -> tuple[str, ...]:
@@ -94,20 +102,15 @@ def _compare(subject: Subject, names: Sequence[str], args: argparse.Namespace) -
         yield found
 
 
-def _verdict(found: "Sequence[Compared]", bound: "Bounds", limit: tuple[float, bool] | None) -> int:
-    steps = [c.plan.predicted.step_seconds for c in found if c.plan is not None]
-    if not steps:
-        return 1
-    if limit is None:
-        return 0
-    allowed = limit[0] * (bound.step_seconds if limit[1] else 1.0)
-    if min(steps) <= allowed:
-        return 0
-    say(f"the best predicted step is {min(steps):.6g} s, over the limit of {allowed:.6g} s")
-    return 1
+def _best(found: "Sequence[Compared]") -> float | None:
+    return min((c.plan.predicted.step_seconds for c in found if c.plan is not None), default=None)
 
 
-def _to_dict(subject: Subject, found: "Sequence[Compared]", alone: "OneDevice", bound: "Bounds") -> dict[str, Any]:
+def _to_dict(
+    subject: Subject, found: "Sequence[Compared]", alone: "OneDevice", bound: "Bounds", allowed: float | None
+) -> dict[str, Any]:
+    best = _best(found)
+    fired = allowed is not None and (best is None or best > allowed)
     return {
         "schema": "baechi/compare/1",
         "graph": {"digest": subject.graph.digest, "target": dict(subject.target.description)},
@@ -119,6 +122,7 @@ def _to_dict(subject: Subject, found: "Sequence[Compared]", alone: "OneDevice", 
             "fits": alone.fits,
         },
         "bounds": {"step_seconds": bound.step_seconds, "critical_path": bound.critical_path, "work": bound.work},
+        "fail_over": None if allowed is None else {"limit_seconds": allowed, "fired": fired},
         "placers": [_row(c) for c in found],
     }
 

@@ -3,8 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from baechi.cli.common import local_rates
 from baechi.cli.output import emit, emit_json
+from baechi.cli.subject import local_rates
 
 if TYPE_CHECKING:
     from baechi.profile.machine import Machine

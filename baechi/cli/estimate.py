@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from baechi.cli.common import add_target_arguments, extract, load_subject, measured_table
+from baechi.cli.arguments import add_target_arguments
 from baechi.cli.output import emit, emit_json
+from baechi.cli.subject import extract, load_subject, measured_table
 
 if TYPE_CHECKING:
     from baechi.cost import CostTable

@@ -3,8 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from baechi.cli.common import measured_table, saved_target
 from baechi.cli.output import emit, emit_json, say
+from baechi.cli.subject import measured_table, saved_target
 
 if TYPE_CHECKING:
     from baechi.ir.graph import Graph

@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.is_process = argv is None
         return int(args.command(args))
     except BaechiError as error:
+        if os.environ.get("BAECHI_DEBUG"):
+            traceback.print_exception(error)
         say(str(error))
         return error.exit_code
     except BrokenPipeError:

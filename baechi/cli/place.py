@@ -2,8 +2,9 @@
 
 import argparse
 
-from baechi.cli.common import add_target_arguments, check_placer, load_subject, pairs, restart_tuned, whole
+from baechi.cli.arguments import add_target_arguments, check_placer, pairs, whole
 from baechi.cli.output import emit, emit_json, progress, say
+from baechi.cli.subject import load_subject, restart_tuned
 
 __all__ = ["configure", "execute"]
 

@@ -1,10 +1,12 @@
 """Train a few steps as a plan places them, measured beside predicted."""
 
 import argparse
+import os
 from typing import TYPE_CHECKING, Any
 
-from baechi.cli.common import positive, restart_tuned, saved_target, whole
-from baechi.cli.output import emit, emit_json, progress
+from baechi.cli.arguments import positive, whole
+from baechi.cli.output import emit, emit_json, progress, say
+from baechi.cli.subject import restart_tuned, saved_target
 
 if TYPE_CHECKING:
     from baechi.ir.plan import Plan
@@ -58,7 +60,9 @@ def run_plan(target: "Target", plan: "Plan", *, steps: int, warmup: int = 1, see
     assert job is not None  # `program` refuses a target without code
     from baechi.profile.run import train
 
-    inputs = (tuple(job.args), dict(job.kwargs or {}), job.target)
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
+        say("note: other programs use this machine's processor too, so steps take longer than they need")
+    inputs = [tuple(job.args), dict(job.kwargs or {}), *([] if job.target is None else [job.target])]
     with progress(f"training {target.name}"):
         return train(program, plan, job.build, inputs, steps=steps, warmup=warmup, seed=seed)
 

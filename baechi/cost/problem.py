@@ -112,6 +112,7 @@ class Problem:
     @cached_property
     def arrays(self) -> Arrays:
         """The flat form."""
+        _check_sizes(self)
         columns: tuple[Any, ...] = (*_op_arrays(self), *_tensor_arrays(self), *_cluster_arrays(self.cluster))
         arrays = Arrays(*columns)
         longest = arrays.ticks.max(axis=1).sum(dtype=np.float64) + _transfer_ticks(arrays)
@@ -142,6 +143,16 @@ class Problem:
             if op.name in waited:
                 names.append("")
         return names
+
+
+def _check_sizes(problem: Problem) -> None:
+    """What the step holds, all tensors on all devices, and what transfers declare, must fit 64 bits."""
+    ops = problem.graph.ops
+    sent = sum(t.nbytes for op in ops for t in op.outputs) * len(problem.cluster)
+    if sent + sum(op.persistent_bytes + op.temp_bytes for op in ops) > _MOST_TICKS:
+        raise BaechiError("B302", "the step holds more than 4e18 bytes", help="are the sizes in bytes?")
+    if any((t.seconds or 0.0) * TICKS_PER_SECOND > _MOST_TICKS for op in ops for t in op.outputs):
+        raise BaechiError("B302", "the step takes longer than 4e6 s", help="are the times in seconds?")
 
 
 def _op_arrays(problem: Problem) -> tuple[Ints, ...]:

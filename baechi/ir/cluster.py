@@ -1,6 +1,7 @@
 """Devices, the links between them, and how transfers contend."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -103,8 +104,14 @@ class Cluster:
                 "B304", f"contention '{self.contention}' is unknown", help="one of " + ", ".join(CONTENTIONS)
             )
         for device in self.devices:
-            if device.memory_bytes is not None and device.memory_bytes <= 0:
-                raise BaechiError("B304", f"device '{device.name}' has no memory")
+            if device.memory_bytes is not None and not 0 < device.memory_bytes < 2**62:
+                raise BaechiError("B304", f"device '{device.name}' has {device.memory_bytes} bytes of memory")
+            rates = (device.speed, device.efficiency, device.bytes_per_second, *device.flops_per_second.values())
+            if not (all(rate > 0 for rate in rates) and 0 <= device.launch_seconds < math.inf):
+                raise BaechiError("B304", f"device '{device.name}' has a rate that is not above 0")
+        for link in (self.link, *self.links.values()):
+            if not (0 <= link.latency_seconds < math.inf and link.bytes_per_second > 0):
+                raise BaechiError("B304", f"{link} is no link", help="a latency of at least 0, a bandwidth above 0")
         for pair in self.links:
             for name in pair:
                 if name not in self.device:

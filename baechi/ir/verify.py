@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 from baechi.ir.graph import Graph
 from baechi.ir.plan import Plan
@@ -79,7 +80,7 @@ def _runnable(graph: Graph, plan: Plan) -> Iterator[str]:
         op.name: {graph.producer[t].name for t in op.inputs} | set(op.after) for op in graph.ops
     }
     for ops in plan.order.values():
-        for first, second in zip(ops, ops[1:], strict=False):
+        for first, second in pairwise(ops):
             waits.get(second, set()).add(first)
     readers: dict[str, list[str]] = {}
     for name, before in waits.items():

@@ -1,6 +1,6 @@
 """Run a plan with the real model that its target names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -23,7 +23,7 @@ def train(
     program: "TorchProgram",
     plan: Plan,
     build: Callable[[], torch.nn.Module],
-    inputs: Any,
+    inputs: Sequence[Any],
     *,
     steps: int,
     warmup: int = 1,
@@ -35,7 +35,7 @@ def train(
         program: the captured step.
         plan: for its graph.
         build: makes the module; its weights are drawn from `seed`.
-        inputs: ``(args, kwargs, target)`` of the capture.
+        inputs: what a step takes: ``(args, kwargs)`` of the capture, and the target when it has one.
         steps: how many are timed.
         warmup: how many come before.
         seed: of weights and dropout.
@@ -51,7 +51,7 @@ def train(
     with Executor(program, plan) as executor:
         executor.load(module)
         del module
-        return measure_step(executor, pytree.tree_flatten(inputs)[0], steps=steps, warmup=warmup)
+        return measure_step(executor, pytree.tree_flatten(tuple(inputs))[0], steps=steps, warmup=warmup)
 
 
 def check_memory(program: "TorchProgram", plan: Plan) -> None:

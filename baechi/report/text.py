@@ -91,7 +91,7 @@ def _traffic(timeline: Timeline) -> str:
     most = pairs[0]
     busiest = format_bytes(most.nbytes) if nbytes else format_seconds(most.seconds)
     where = f"; most from {most.source} to {most.destination}: {busiest}" if len(pairs) > 1 else ""
-    return f"{amount} in {count} transfer{'s' * (count > 1)}{where}"
+    return f"{amount} in {count:,} transfer{'s' * (count > 1)}{where}"
 
 
 def _devices(plan: Plan, timeline: Timeline) -> list[str]:

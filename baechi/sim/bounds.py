@@ -113,18 +113,25 @@ def _read(a: Arrays) -> Ints:
     """Bytes that each op's inputs take wherever it runs; views of one storage count once."""
     tensors = len(a.t_op)
     root = np.arange(tensors)
+    least = a.t_bytes.copy()  # the smallest of the views on the way: all that a copy may take
     for i in a.order:
         for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
             if a.t_base[t] >= 0:
                 root[t] = root[a.t_base[t]]
+                least[t] = min(least[t], least[a.t_base[t]])
     read = np.zeros(len(a.rank), np.int64)
     counted = np.full(tensors, -1, np.int64)
+    charged = np.full(len(read), -1, np.int64)
     for i in range(len(read)):
         for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
-            t = a.in_t[k]
-            if counted[root[t]] != i:
-                counted[root[t]] = i
-                persists = a.t_bytes[root[t]] > a.t_size[root[t]]
-                if not (persists and a.group[a.t_op[root[t]]] == a.group[i]):
-                    read[i] += min(a.t_bytes[t], a.t_bytes[root[t]])
+            r = root[a.in_t[k]]
+            maker = a.t_op[r]
+            if counted[r] == i:
+                continue
+            counted[r] = i
+            most = a.t_size[r]
+            if a.t_bytes[r] > most and a.group[maker] != a.group[i] and charged[maker] != i:
+                charged[maker] = i  # what several tensors hold may be the same bytes
+                most += min(a.t_bytes[r] - most, a.persistent[maker])
+            read[i] += min(least[a.in_t[k]], most)
     return read

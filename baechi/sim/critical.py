@@ -52,9 +52,10 @@ def _previous(timeline: Timeline) -> dict[tuple[str, ...], list[Span]]:
     spans: list[Span] = [*timeline.ops, *timeline.transfers]
     for span in spans:
         if isinstance(span, OpSpan):
-            lanes = [("op", span.device)]
+            lanes = shared = [("op", span.device)]
         else:
             lanes = [("send", span.source), ("receive", span.destination)]
-        before[_name(span)] = [last[lane] for lane in lanes if lane in last]
+            shared = [*lanes, ("receive", span.source), ("send", span.destination)]  # one lane when sequential
+        before[_name(span)] = [last[lane] for lane in shared if lane in last]
         last.update(dict.fromkeys(lanes, span))
     return before

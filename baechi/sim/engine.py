@@ -6,8 +6,8 @@ ops and copies are slowed down alike.
 """
 
 import numpy as np
-from baechi.cost.jit import kernel, leaf
 
+from baechi.cost.jit import kernel, leaf
 from baechi.cost.problem import PARALLEL, TOKEN, UNLIMITED_CORES, Arrays, Ints
 from baechi.sim.heap import heap_pop, heap_push
 from baechi.sim.state import CHANGES, DONE, NOW, PENDING, STARTED, Run, State, begin, receiving_lane

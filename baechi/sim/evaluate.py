@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from baechi.cost.jit import kernel, maker
 
+from baechi.cost.jit import kernel, maker
 from baechi.cost.problem import Arrays, Ints, Problem
 from baechi.errors import BaechiError
 from baechi.ir.plan import Plan, TransferKey
@@ -141,7 +141,7 @@ def simulate(problem: Problem, plan: Plan) -> Timeline:
         raise BaechiError(
             "B403", f"the plan stops after {run.done} of {len(index)} ops: its orders wait for each other"
         )
-    return _timeline(problem, device, run, x)
+    return _timeline(problem, device, np.array(order, np.int64), run, x)
 
 
 def _ranks(problem: Problem, plan: Plan, x: Transfers, device: Ints) -> Ints:
@@ -158,7 +158,7 @@ def _ranks(problem: Problem, plan: Plan, x: Transfers, device: Ints) -> Ints:
     return rank
 
 
-def _timeline(problem: Problem, device: Ints, run: Run, x: Transfers) -> Timeline:
+def _timeline(problem: Problem, device: Ints, order: Ints, run: Run, x: Transfers) -> Timeline:
     names = [d.name for d in problem.cluster.devices]
     a = problem.arrays
     start, end = run.op_start.tolist(), run.op_end.tolist()
@@ -166,7 +166,8 @@ def _timeline(problem: Problem, device: Ints, run: Run, x: Transfers) -> Timelin
         OpSpan(op.name, names[device[i]], to_seconds(start[i]), to_seconds(end[i]))
         for i, op in enumerate(problem.graph.ops)
     ]
-    by_start = np.lexsort((run.op_end, run.op_start))
+    position = np.argsort(order)  # ops that take no time start together, but one after the other
+    by_start = np.lexsort((position, run.op_start))
     transfers = []
     for k in run.x_order.tolist():
         t, d = int(x.tensor[k]), names[x.destination[k]]

@@ -1,8 +1,8 @@
 """A binary heap of (key, tie, value) in plain arrays, for compiled loops."""
 
 import numpy as np
-from baechi.cost.jit import leaf, maker
 
+from baechi.cost.jit import leaf, maker
 from baechi.cost.problem import Ints
 
 __all__ = ["heap_new", "heap_pop", "heap_push"]

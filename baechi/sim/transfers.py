@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from baechi.cost.jit import kernel, leaf, maker
 
+from baechi.cost.jit import kernel, leaf, maker
 from baechi.cost.problem import TOKEN, Arrays, Ints
 
 __all__ = ["Transfers", "copy_of", "held_by", "storages_of", "transfer_ticks", "transfers_of"]

@@ -1,6 +1,8 @@
 """`baechi place`, on files whose best step is known by hand, and on a captured model."""
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,41 @@ def test_measured_times_are_kept_and_used(cli, tmp_path: Path) -> None:
     without = cli(*args[:-3], "--json", "--placer", "single")
     assert without.data["predicted"]["step_seconds"] != measured.data["predicted"]["step_seconds"]
     assert measured.data["predicted"]["step_seconds"] >= max(times.values())
+
+
+NET = """
+import torch
+def make(batch=4, width=8):
+    net = torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.ReLU(), torch.nn.Linear(width, 1))
+    return {"module": net, "args": (torch.ones(batch, 3),), "loss": torch.sum, "optimizer": "adam"}
+def broken(batch=4):
+    raise ValueError("no data here")
+"""
+
+
+@pytest.fixture
+def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A module of a person's own in the working directory."""
+    (tmp_path / "own_net.py").write_text(NET, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield "own_net"
+    sys.modules.pop("own_net", None)
+
+
+def test_own_code_is_placed_and_run(cli, own_code: str, tmp_path: Path) -> None:
+    args = "place", f"{own_code}:make", "--batch", 6, "--set", "width=16", "--cluster", "2x1MiB"
+    assert cli(*args, "-o", tmp_path / "p.json").code == 0
+    ran = cli("run", tmp_path / "p.json", "--steps", 2, "--json")
+    assert ran.code == 0
+    assert ran.data["losses"] == sorted(ran.data["losses"], reverse=True)
+    assert ran.data["graph"]["target"]["batch"] == 6
+
+
+def test_own_code_that_fails_says_where(cli, own_code: str) -> None:
+    ran = cli("place", f"{own_code}:broken")
+    assert ran.code == 2
+    assert "error[B109]: 'own_net:broken' raised ValueError: no data here" in ran.err
+    assert "own_net.py:7" in ran.err
+    ran = cli("place", f"{own_code}:make", "--set", "depth=3")
+    assert (ran.code, "error[B102]" in ran.err) == (2, True)

@@ -95,6 +95,8 @@ def test_compare_fails_over_a_limit(cli, fork_join: Path, limit: str, code: int)
     ran = cli("compare", fork_join, "--cluster", "2x1KiB", "--placers", "m-etf", "--fail-over", limit)
     assert ran.code == code
     assert "m-etf" in ran.out
+    args = "--placers", "m-etf", "--fail-over", limit, "--json"
+    assert cli("compare", fork_join, "--cluster", "2x1KiB", *args).data["fail_over"]["fired"] == bool(code)
 
 
 def test_compare_runs(cli) -> None:

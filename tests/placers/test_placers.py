@@ -15,7 +15,7 @@ from baechi.ir.op import Op, Tensor
 from baechi.ir.plan import Plan
 from baechi.ir.verify import verify
 from baechi.models.graphs import chain, fork_join, random_dag
-from baechi.placers import PLACERS, Expert, Placer, check_placer, get_placer
+from baechi.placers import PLACERS, Expert, Placer, Sct, check_placer, get_placer
 
 NAMES = sorted(PLACERS)
 LINK = Link(2e-6, 1e8)
@@ -235,7 +235,7 @@ def test_unknown_placers_and_options_are_errors() -> None:
         get_placer("m-sct", treshold=0.5)
     assert caught.value.code == "B505"
     assert "treshold" in caught.value.what
-    assert get_placer("m-sct", threshold=0.5) == PLACERS["m-sct"](threshold=0.5)
+    assert get_placer("m-sct", threshold=0.5) == Sct(threshold=0.5)
 
 
 def test_registry_names() -> None:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from baechi.cost import Problem
-from baechi.ir.cluster import Cluster, Device, Link
+from baechi.ir.cluster import Cluster, Contention, Device, Link
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op, Tensor
 from baechi.models.graphs import chain, dag, fork_join
@@ -40,7 +40,7 @@ def trained(graph: Graph) -> Graph:
     return Graph((*forward, *backward), graph.name)
 
 
-def problem_of(graph: Graph, contention: str = "sequential") -> Problem:
+def problem_of(graph: Graph, contention: Contention = "sequential") -> Problem:
     devices = tuple(Device(f"d{k}", 1 << 50) for k in range(4))
     return Problem(graph, Cluster(devices, Link(134e-6, 1e6 / 0.0001754), contention=contention))
 

@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from baechi.cost import Problem
-from baechi.ir.cluster import CONTENTIONS, Cluster, Device, Link
+from baechi.ir.cluster import CONTENTIONS, Cluster, Contention, Device, Link
 from baechi.ir.timeline import OpSpan
 from baechi.models.graphs import chain, fork_join, random_dag
 from baechi.placers import Single
@@ -15,7 +15,7 @@ from baechi.sim import critical_path, simulate
 
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.parametrize("contention", CONTENTIONS)
-def test_it_reaches_from_start_to_end_without_a_gap(reference: ModuleType, seed: int, contention: str) -> None:
+def test_it_reaches_from_start_to_end_without_a_gap(reference: ModuleType, seed: int, contention: Contention) -> None:
     """Every op and transfer starts when the last thing that it waits for ends, so nothing can be missing."""
     graph = random_dag(seed, 30, shuffled=seed % 2 == 0, zero_cost=0.5)
     cluster = Cluster(tuple(Device(f"d{k}", 1 << 40) for k in range(3)), Link(1e-6, 1e9), contention=contention)

@@ -80,9 +80,7 @@ class PlacedForward:
             results = self.forward(inputs, None)
         found = iter(results)
         program = self.program
-        outputs = [
-            fixed if t is None else next(found) for t, fixed in zip(program.outputs, program.fixed, strict=True)
-        ]
+        outputs = [fixed if t is None else next(found) for t, fixed in zip(program.outputs, program.fixed, strict=True)]
         return pytree.tree_unflatten(outputs, program.output_spec)
 
     def forward(self, inputs: Mapping[str, torch.Tensor], kept: Kept | None) -> tuple[torch.Tensor, ...]:

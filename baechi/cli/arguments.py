@@ -1,0 +1,88 @@
+"""The arguments that name a graph, devices and costs, and how their values are read."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from baechi.errors import BaechiError
+
+__all__ = ["add_target_arguments", "check_placer", "pairs", "positive", "whole"]
+
+_CONTENTIONS = ("parallel", "duplex", "sequential")
+
+
+def add_target_arguments(parser: argparse.ArgumentParser) -> None:
+    """The graph, the devices and the costs."""
+    parser.add_argument("target", metavar="TARGET", help="models:NAME, package.module:callable or FILE.json")
+    model = parser.add_argument_group("the graph")
+    model.add_argument("--batch", type=positive, metavar="N", help="batch size of a model")
+    model.add_argument("--set", action="append", metavar="K=V", default=[], help="an option of the model")
+    model.add_argument("--ignore-colocation", action="store_true", help="drop the file's colocation groups")
+    model.add_argument("--expert", metavar="FILE", help="an expert's split, for a file")
+    devices = parser.add_argument_group("the devices")
+    devices.add_argument("--cluster", metavar="SPEC", help="4x8GiB, 4x30%%, 2xrtx2080, rtx2080+2xrtx3060, FILE.toml")
+    devices.add_argument("--memory", metavar="SIZE", help="another cap for each device: 8GiB, 30%%, or bytes")
+    devices.add_argument("--devices", type=positive, metavar="K", help="another number of devices")
+    devices.add_argument("--contention", choices=_CONTENTIONS, help="how transfers contend")
+    costs = parser.add_argument_group("the costs")
+    costs.add_argument("--measure", action="store_true", help="run the step here once, op by op, and keep the times")
+    costs.add_argument("--table", metavar="FILE", help="where measured op times are kept")
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on, for argparse."""
+    return _number(text, 1)
+
+
+def whole(text: str) -> int:
+    """A whole number from 0 on, for argparse."""
+    return _number(text, 0)
+
+
+def _number(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from {least} on")
+    return int(text)
+
+
+def pairs(items: Sequence[str], flag: str) -> dict[str, Any]:
+    """Read ``key=value`` arguments; a value is JSON, or else a string.
+
+    Raises:
+        BaechiError: B102 on one without ``=``.
+
+    Example:
+        >>> pairs(["depth=3", "name=x"], "--set")
+        {'depth': 3, 'name': 'x'}
+    """
+    found: dict[str, Any] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not (key and equals):
+            raise BaechiError("B102", f"'{flag} {item}' is no key=value", help=f"write {flag} depth=3")
+        try:
+            found[key.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            found[key.replace("-", "_")] = value
+    return found
+
+
+def check_placer(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse an unknown placer or option before anything takes time.
+
+    Raises:
+        BaechiError: B505.
+    """
+    from baechi.placers import get_placer
+
+    default = get_placer(name)
+    for key, value in options.items():
+        like = getattr(default, key, None)
+        if isinstance(like, int | float) and (isinstance(value, bool) != isinstance(like, bool)):
+            raise BaechiError(
+                "B505", f"option '{key}' of placer '{name}' is {value!r}", help=f"it is {like} by default"
+            )
+        if isinstance(like, int | float) and not isinstance(value, int | float):
+            raise BaechiError("B505", f"option '{key}' of placer '{name}' is {value!r}", help="write a number")
+    get_placer(name, **options)
