@@ -9,7 +9,7 @@ from baechi.config import parse_cluster
 from baechi.cost import CostTable, Problem
 from baechi.decorator import decorate
 from baechi.errors import BaechiError
-from baechi.ir.cluster import Cluster, Device
+from baechi.ir.cluster import UNLIMITED_BYTES, Cluster, Device
 from baechi.ir.graph import Graph
 from baechi.ir.json import read_plan, write_plan
 from baechi.ir.plan import Plan
@@ -131,7 +131,7 @@ def resolve(graph: Graph, cluster: Cluster, table: CostTable | None = None) -> C
     """The cluster with its memory fractions turned into bytes of the step's single-device peak."""
     if not cluster.needs_peak:
         return cluster
-    first: Device = replace(cluster.devices[0], memory_bytes=1 << 60, memory_fraction=None)
+    first: Device = replace(cluster.devices[0], memory_bytes=UNLIMITED_BYTES, memory_fraction=None)
     alone = replace(cluster, devices=(first,), links={})
     return cluster.resolve(Single().place(graph, alone, table=table).predicted.peak_bytes[first.name])
 

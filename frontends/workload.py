@@ -12,14 +12,13 @@ from pathlib import Path
 
 from baechi.document import Entry, load_json
 from baechi.errors import BaechiError
-from baechi.ir.cluster import Cluster, Contention, Device
+from baechi.ir.cluster import UNLIMITED_BYTES, Cluster, Contention, Device
 from baechi.ir.graph import Graph
 from baechi.ir.json import GRAPH_SCHEMA, graph_from_entry
 from baechi.ir.op import Op, Tensor
 
-__all__ = ["Defaults", "read_expert", "read_target", "with_expert"]
+__all__ = ["Defaults", "read_expert", "read_gen_dag", "read_target", "with_expert"]
 
-_UNLIMITED = 2**50
 _GEN_DAG_DEVICES = 4
 
 
@@ -73,7 +72,7 @@ def _read(root: Entry, name: str) -> tuple[Graph, Cluster | None]:
         if "maxFPGAs" in data or "fpgaLatency" in first:
             return _read_dnn(root, name)
         if "compute_us" in first:
-            return _read_gen_dag(root, name)
+            return read_gen_dag(root, name)
     raise root.error(
         f"this is a '{data['schema']}'" if "schema" in data else "the format is unknown",
         code="B104",
@@ -135,14 +134,15 @@ def _twins(ops: Sequence[Op]) -> tuple[Op, ...]:
     )
 
 
-def _read_gen_dag(root: Entry, name: str) -> tuple[Graph, Cluster]:
+def read_gen_dag(root: Entry, name: str) -> tuple[Graph, Cluster]:
+    """Read a ``gen_dag.py`` graph from a document, and the cluster that it is meant for."""
     nodes = _nodes(root.at("nodes"))
     inputs: dict[str, dict[str, None]] = {node: {} for node in nodes}
     for edge in root.at("edges").items():
         source, to = (_node(end, nodes) for end in edge.items(2))
         inputs[to][source] = None
     ops = tuple(_gen_dag_op(node, e, inputs[node]) for node, e in nodes.items())
-    return Graph(ops, name), _cluster("dev", _GEN_DAG_DEVICES, _UNLIMITED, "sequential")
+    return Graph(ops, name), _cluster("dev", _GEN_DAG_DEVICES, UNLIMITED_BYTES, "sequential")
 
 
 def _gen_dag_op(node: str, entry: Entry, inputs: Iterable[str]) -> Op:

@@ -1,21 +1,19 @@
 """The random graphs of the benchmark, and their data form."""
 
 import random
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from baechi.document import Entry, Source
 from baechi.errors import BaechiError
+from baechi.frontends.workload import read_gen_dag
 from baechi.ir.graph import Graph
-from baechi.ir.op import Op, Tensor
 from baechi.models.base import at_least
 
 __all__ = ["DAG_KINDS", "dag", "dag_data", "from_gen_dag"]
 
 DAG_KINDS = ("branchy", "layered", "wide")
-
-_MICROSECONDS = 10**6
-_US_PER_BYTE, _US_PER_TRANSFER = 0.0001754, 134  # the original's fit to its machine
 
 
 def dag(kind: str, n: int, seed: int) -> Graph:
@@ -109,50 +107,16 @@ class _Grower:
         return end
 
 
-def from_gen_dag(data: Mapping[str, Any] | Entry, *, name: str | None = None) -> Graph:
-    """Read a graph in the form of `dag_data`.
-
-    An op is called by its node's id; it makes one tensor, of the same name, of ``out`` bytes, of
-    which ``persistent`` are held through all steps. To move it takes
-    ``round(0.0001754 * out + 134)`` microseconds.
+def from_gen_dag(data: Mapping[str, Any], *, name: str | None = None) -> Graph:
+    """Read a graph in the form of `dag_data`, as `read_target` reads such a file.
 
     Args:
-        data: the graph, or the entry of a document that it is; unknown entries are ignored.
+        data: the graph; unknown entries are ignored.
         name: what to call the graph; its kind and size when not given.
 
     Raises:
-        BaechiError: B211 (or the document's code) at a missing or malformed entry, B206 at a cost
-            that is no number, B201 to B207 when the graph is bad.
+        BaechiError: B105 at a missing or malformed entry, B2xx when the graph is bad.
     """
-    root = data if isinstance(data, Entry) else Entry(dict(data), Source(name or "graph", "B211"))
-    nodes = root.at("nodes").items()
-    inputs: dict[int, dict[str, None]] = {node.at("id").integer(): {} for node in nodes}
-    if len(inputs) != len(nodes):
-        raise root.at("nodes").error("two nodes have one id")
-    for edge in root.at("edges").items():
-        source, reader = (_known(end, inputs) for end in edge.items(2))
-        inputs[reader][str(source)] = None
-    ops = tuple(_op(node, tuple(inputs[node.at("id").integer()])) for node in nodes)
-    meta = {key: entry.value for key in ("kind", "seed") if (entry := root.find(key)) is not None}
-    return Graph(ops, name or f"{meta.get('kind', 'graph')}_{len(ops)}", meta)
-
-
-def _known(end: Entry, nodes: Container[int]) -> int:
-    i = end.integer()
-    if i not in nodes:
-        raise end.error(f"no node has the id {i}")
-    return i
-
-
-def _op(node: Entry, inputs: tuple[str, ...]) -> Op:
-    name, out, persistent = str(node.at("id").integer()), node.at("out").integer(), node.at("persistent").integer()
-    transfer_us = round(_US_PER_BYTE * out + _US_PER_TRANSFER)
-    return Op(
-        name,
-        "op",
-        inputs,
-        (Tensor(name, out, held=min(persistent, out), seconds=transfer_us / _MICROSECONDS),),
-        temp_bytes=node.at("temp").integer(),
-        persistent_bytes=persistent,
-        seconds=node.at("compute_us").number() / _MICROSECONDS,
-    )
+    root = Entry(dict(data), Source(name or "graph", "B105"))
+    graph, _ = read_gen_dag(root, name or f"{data.get('kind', 'graph')}_{len(data.get('nodes', ()))}")
+    return replace(graph, meta={key: data[key] for key in ("kind", "seed") if key in data})

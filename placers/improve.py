@@ -34,11 +34,15 @@ def improve(a: Arrays, schedule: Schedule, *, tries: int, seed: int) -> Schedule
         seed: of the choice of moves.
 
     Returns:
-        The best schedule seen, by `score`, its transfers left to the simulator.
+        The best schedule seen, by `score`, its transfers left to the simulator. When there are no
+        more placements than tries, it is the best of all in this sequence.
     """
     home = np.empty(len(a.group_ptr) - 1, np.int64)
     home[a.group] = schedule.device
-    best = _search(a, home, schedule.sequence, tries, seed)
+    if len(a.cap) ** min(len(home), 60) <= tries:
+        best = _try_all(a, home, schedule.sequence)
+    else:
+        best = _search(a, home, schedule.sequence, tries, seed)
     return Schedule(best[a.group], schedule.sequence)
 
 
@@ -74,6 +78,23 @@ def _search(a: Arrays, home: Ints, sequence: Ints, tries: int, seed: int) -> Int
         else:
             for m in range(count):
                 home[moved[m]] = origin
+    return best
+
+
+@kernel
+def _try_all(a: Arrays, home: Ints, sequence: Ints) -> Ints:
+    devices = len(a.cap)
+    best = home.copy()
+    peak, best_span = play_in(a, home[a.group], sequence)
+    best_excess = _excess(a, peak)
+    for number in range(devices ** len(home)):
+        for g in range(len(home)):
+            home[g] = number % devices
+            number //= devices
+        peak, span = play_in(a, home[a.group], sequence)
+        excess = _excess(a, peak)
+        if excess < best_excess or (excess == best_excess and span < best_span):
+            best, best_excess, best_span = home.copy(), excess, span
     return best
 
 

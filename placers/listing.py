@@ -29,6 +29,26 @@ NOW, PLACED, SENT, FORCED = range(4)
 
 
 class State(NamedTuple):
+    """All that changes while ops are listed.
+
+    Attributes:
+        books: memory.
+        group_persistent: (groups,) bytes that persist.
+        device, sequence, sent: as in `ListSchedule`.
+        waits: (ops,) inputs that are not made yet.
+        end: (ops,) when a placed op ends.
+        running, free_at: (devices,) the op that runs, or -1, and when the device is free.
+        lane: (2 devices,) when each copy lane is free.
+        due, open: a heap for each device: ready ops by the start they had when last looked at, and
+            those that could start now by topological order.
+        stuck, stuck_count: ready ops that did not fit on a device since an op last ended.
+        awake: (devices,) the favourite child that a device awaits, or -1.
+        urgent: a heap of ready ops by the time from which they could start anywhere.
+        follows: (ops,) 1 for ops that are placed with their first reader.
+        stack: room for `collect`.
+        tally: counters.
+    """
+
     books: Ledger
     group_persistent: Ints
     device: Ints
@@ -52,6 +72,7 @@ class State(NamedTuple):
 
 @maker
 def begin(a: Arrays, home: Ints) -> State:
+    """Before the first op is placed."""
     ops, devices, reads = len(a.rank), len(a.cap), len(a.in_t)
     persistent = np.zeros(len(a.group_ptr) - 1, np.int64)
     for i in range(ops):
@@ -220,4 +241,5 @@ def may_run(a: Arrays, i: int, p: int, s: State) -> bool:
 
 @leaf
 def fits(a: Arrays, i: int, p: int, s: State) -> bool:
+    """Whether device `p` has the memory for op `i` and what would follow it."""
     return over_cap(a, i, p, s) <= 0

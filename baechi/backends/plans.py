@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from baechi.ir.cluster import Cluster, Device
+from baechi.ir.cluster import UNLIMITED_BYTES, Cluster, Device
 from baechi.ir.graph import Graph
 from baechi.ir.plan import Bounds, Placed, Plan, Prediction, TransferKey
 
@@ -34,7 +34,7 @@ def plan_in_program_order(graph: Graph, device: Mapping[str, str], cluster: Clus
     return Plan(
         graph=graph.digest,
         target={},
-        cluster=cluster or Cluster(tuple(Device(name, 2**62) for name in names)),
+        cluster=cluster or Cluster(tuple(Device(name, UNLIMITED_BYTES) for name in names)),
         placer=Placed("fixed"),
         device=dict(device),
         order={name: tuple(ops) for name, ops in order.items()},

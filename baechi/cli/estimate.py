@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "execute"]
 
-_UNLIMITED = 1 << 60
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -63,14 +61,14 @@ def _known(target: "Target") -> "Iterator[tuple[str, Device]]":
 def _estimate(graph: "Graph", table: "CostTable | None", devices: "list[tuple[str, Device]]") -> "Estimate":
     from baechi.api import place_graph, timeline_of
     from baechi.cost import op_seconds
-    from baechi.ir.cluster import Cluster
+    from baechi.ir.cluster import UNLIMITED_BYTES, Cluster
     from baechi.ir.op import PHASES
     from baechi.report.explain_text import DeviceEstimate, Estimate
     from baechi.report.explanation import Categories, Share
     from baechi.report.facts import parameter_count
     from baechi.sim.holders import peak_of
 
-    alone = replace(devices[0][1], memory_bytes=_UNLIMITED, memory_fraction=None)
+    alone = replace(devices[0][1], memory_bytes=UNLIMITED_BYTES, memory_fraction=None)
     plan = place_graph(graph, Cluster((alone,)), "single", table=table)
     peak = peak_of(graph, plan, timeline_of(graph, plan, table), alone.name)
     flops = dict.fromkeys(PHASES, 0.0)

@@ -9,7 +9,10 @@ from typing import Any, Literal
 
 from baechi.errors import BaechiError
 
-__all__ = ["CONTENTIONS", "Cluster", "Contention", "Device", "Link"]
+__all__ = ["CONTENTIONS", "UNLIMITED_BYTES", "Cluster", "Contention", "Device", "Link"]
+
+UNLIMITED_BYTES = 1 << 56
+"""More memory than any device has; sums of it stay far from 64 bits."""
 
 Contention = Literal["sequential", "duplex", "parallel"]
 CONTENTIONS: tuple[Contention, ...] = ("sequential", "duplex", "parallel")
@@ -104,7 +107,7 @@ class Cluster:
                 "B304", f"contention '{self.contention}' is unknown", help="one of " + ", ".join(CONTENTIONS)
             )
         for device in self.devices:
-            if device.memory_bytes is not None and not 0 < device.memory_bytes < 2**62:
+            if device.memory_bytes is not None and not 0 < device.memory_bytes <= UNLIMITED_BYTES:
                 raise BaechiError("B304", f"device '{device.name}' has {device.memory_bytes} bytes of memory")
             rates = (device.speed, device.efficiency, device.bytes_per_second, *device.flops_per_second.values())
             if not (all(rate > 0 for rate in rates) and 0 <= device.launch_seconds < math.inf):

@@ -5,15 +5,13 @@ from dataclasses import dataclass, replace
 
 from baechi.cost import CostTable, Problem
 from baechi.errors import Infeasible
-from baechi.ir.cluster import Cluster
+from baechi.ir.cluster import UNLIMITED_BYTES, Cluster
 from baechi.ir.graph import Graph
 from baechi.ir.op import PHASES, Op
 from baechi.ir.timeline import Timeline
 from baechi.placers import get_placer, make_plan
 
 __all__ = ["OneDevice", "Traffic", "costs_time", "count_ops", "one_device", "parameter_count", "traffic_of"]
-
-_UNLIMITED = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ def parameter_count(graph: Graph) -> int:
 
 def one_device(graph: Graph, cluster: Cluster, table: CostTable | None = None) -> OneDevice:
     """The step on one device of the cluster; see `OneDevice`."""
-    unlimited = replace(cluster, devices=tuple(replace(d, memory_bytes=_UNLIMITED) for d in cluster.devices))
+    unlimited = replace(cluster, devices=tuple(replace(d, memory_bytes=UNLIMITED_BYTES) for d in cluster.devices))
     plan = make_plan(get_placer("single"), Problem(graph, unlimited, table), 0)
     used = next(iter(plan.device.values()), cluster.devices[0].name)
     peak = plan.predicted.peak_bytes[used]

@@ -63,6 +63,7 @@ class State(NamedTuple):
 
 @maker
 def begin(a: Arrays, device: Ints, order_ptr: Ints, x: Transfers, x_rank: Ints, strict: bool, log: bool) -> State:
+    """Before the first op: what persists is there, nothing runs."""
     ops, devices, transfers, clocks = len(device), len(a.cap), len(x.tensor), len(a.cores) + 1
     storage, count = storages_of(a, device, x)
     memory = np.zeros(devices, np.int64)
@@ -142,4 +143,5 @@ def _lanes(a: Arrays, device: Ints, x: Transfers, x_rank: Ints, strict: bool) ->
 
 @leaf
 def receiving_lane(a: Arrays, destination: int) -> int:
+    """The lane on which a device receives."""
     return destination if a.contention == SEQUENTIAL else len(a.cap) + destination

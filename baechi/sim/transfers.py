@@ -64,6 +64,7 @@ def transfers_of(a: Arrays, device: Ints) -> Transfers:
 
 @leaf
 def copy_of(x: Transfers, t: int, destination: int) -> int:
+    """The transfer of tensor `t` to a device, or -1."""
     for k in range(x.ptr[t], x.ptr[t + 1]):
         if x.destination[k] == destination:
             return int(k)

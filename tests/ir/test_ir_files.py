@@ -76,7 +76,7 @@ def changed(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("bounds/work", ..., "B405", "$.bounds: 'work' is missing"),
         ("cluster/device/0/memory_bytes", ..., "B405", "$.cluster: device 'cuda:0' has no memory_bytes"),
         ("cluster/device/0/memory_bytes", "4", "B405", "$.cluster.device[0].memory_bytes: expected a whole number"),
-        ("cluster/device/0/memory_bytes", 0, "B405", "$.cluster: device 'cuda:0' has no memory"),
+        ("cluster/device/0/memory_bytes", 0, "B405", "$.cluster: device 'cuda:0' has 0 bytes of memory"),
         ("cluster/device/1/name", "cuda:0", "B405", "$.cluster: two devices"),
         ("cluster/contention", "fast", "B405", "$.cluster.contention: expected one of"),
         ("seed", None, "B405", "$.seed: expected a whole number, found null"),

@@ -41,7 +41,7 @@ def device(name: str) -> st.SearchStrategy[Device]:
     return st.builds(
         Device,
         st.just(name),
-        st.integers(1, 2**60),
+        st.integers(1, 2**56),
         type=names,
         backend=st.sampled_from(["cpu", "cuda"]),
         flops_per_second=st.dictionaries(names, st.floats(1, 1e15), max_size=2),

@@ -11,6 +11,7 @@ from baechi.ir.cluster import CONTENTIONS, Cluster, Device, Link
 from baechi.models.graphs import random_dag
 from baechi.placers.improve import improve, tries_for
 from baechi.placers.repair import repair
+from baechi.placers.variants import Variant
 from baechi.sim import Schedule, evaluate
 from baechi.sim.evaluate import score
 
@@ -56,8 +57,8 @@ def every_placement(problem: Problem, start: Schedule) -> Iterator[Schedule]:
         yield start._replace(device=np.array(home)[a.group])
 
 
-def test_it_mostly_finds_the_best_placement_of_a_few_ops() -> None:
-    """Over every placement, in the order of its start: never better, and equal on three in four."""
+def test_it_finds_the_best_placement_of_a_few_ops() -> None:
+    """Over every placement, in the order of its start."""
     reached = 0
     for seed in range(12):
         problem = make_problem(seed, 7, 2)
@@ -66,10 +67,10 @@ def test_it_mostly_finds_the_best_placement_of_a_few_ops() -> None:
         found = score(a, improve(a, start, tries=1000, seed=0))
         assert found >= best
         reached += found == best
-    assert reached >= 9
+    assert reached == 12
 
 
-def test_repair_mostly_finds_the_only_placement_that_fits() -> None:
+def test_repair_finds_the_only_placement_that_fits() -> None:
     """Caps as small as brute force finds possible in the order of the start."""
     fitted = 0
     for seed in range(12):
@@ -77,10 +78,10 @@ def test_repair_mostly_finds_the_only_placement_that_fits() -> None:
         start = random_start(problem, seed)
         peaks = [int(evaluate(problem.arrays, one)[0].peak.max()) for one in every_placement(problem, start)]
         tight = problem.with_caps(np.full(2, max(1, min(peaks))))
-        fitted += score(tight.arrays, repair(tight, start, 0))[0] == 0
-    assert fitted >= 10
+        fitted += score(tight.arrays, repair(Variant.plain(tight), start, 0))[0] == 0
+    assert fitted == 12
 
 
 def test_tries_shrink_with_the_graph() -> None:
     few, many = (tries_for(make_problem(1, n, 2).arrays, 1e5) for n in (1000, 10))
-    assert 50 <= few < many <= 8000
+    assert 150 <= few < many <= 8000

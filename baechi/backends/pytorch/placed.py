@@ -17,7 +17,7 @@ from baechi.backends.pytorch.executor import Executor
 from baechi.frontends.pytorch.program import TorchProgram
 from baechi.ir.plan import Plan
 
-__all__ = ["PlacedStep", "Planner", "Runtime", "attach", "is_disabled", "runtime_of", "untouched"]
+__all__ = ["PlacedStep", "Planner", "Runtime", "attach", "is_disabled", "runtime_of", "untouched", "wrap"]
 
 Planner = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], tuple[TorchProgram, Plan]]
 
