@@ -16,7 +16,7 @@ are looked at again when they come to the top.
 
 from typing import NamedTuple
 
-from baechi.cost.jit import kernel, leaf
+from baechi.cost.jit import NONE, kernel, leaf
 from baechi.cost.problem import Arrays, Ints
 from baechi.placers.ledger import commit, finish
 from baechi.placers.listing import (
@@ -103,7 +103,7 @@ def _loop(a: Arrays, child: Ints, soft: bool, s: State) -> None:
 @leaf
 def _start_best(a: Arrays, s: State) -> bool:
     """Start, of what the free devices could start now, what comes first; false when there is nothing."""
-    best, where, since = -1, -1, 0
+    best, where, since = NONE, NONE, 0
     for p in range(len(a.cap)):
         if s.running[p] >= 0:
             continue
@@ -209,7 +209,7 @@ def _next_moment(a: Arrays, s: State) -> int:
 @leaf
 def _force(a: Arrays, s: State) -> bool:
     """At a dead end, start the ready op that goes least over a cap."""
-    best, where, least = -1, -1, _NEVER
+    best, where, least = NONE, NONE, _NEVER
     for p in range(len(a.cap)):
         for k in range(s.stuck_count[p]):
             i = s.stuck[p, k]

@@ -4,8 +4,12 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import numba
+import numpy as np
 
-__all__ = ["kernel", "leaf", "maker"]
+__all__ = ["NONE", "kernel", "leaf", "maker"]
+
+NONE = np.int64(-1)
+"""No index; a plain -1 would make the compiler compile what it is passed to for that constant too."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
