@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -18,10 +18,12 @@ from baechi.placers.repair import repair
 from baechi.placers.variants import Variant, variants
 from baechi.sim.bounds import bounds, explain_infeasible
 from baechi.sim.evaluate import Schedule, evaluate, orders, score, transfer_keys
+from baechi.sim.state import Run
+from baechi.sim.transfers import Transfers
 from baechi.units import format_bytes, to_seconds
 from baechi.version import __version__
 
-__all__ = ["Placer", "best_of", "excess_of", "make_plan", "settled"]
+__all__ = ["Placer", "Scored", "best_of", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,16 @@ class Placer(ABC):
         """
         views = views if self.coarsens else views[:1]
         found = [best_of(problem, self._lifted(view, seed)) for view in views]
-        best = best_of(problem, found)
-        if excess_of(problem, best) == 0:
-            return best
+        best = min(found, key=lambda one: one.score)
+        if best.score[0] == 0:
+            return best.schedule
         if not self.repairs:
-            raise _over(self, problem, best)
-        mended = best_of(problem, (repair(view, made, seed) for view, made in zip(views, found, strict=True)))
-        if excess_of(problem, mended) > 0:
-            raise _not_found(self, problem, mended)
-        return mended
+            raise _over(self, problem, best.schedule)
+        mended = (repair(view, one.schedule, seed) for view, one in zip(views, found, strict=True))
+        best = best_of(problem, mended)
+        if best.score[0] > 0:
+            raise _not_found(self, problem, best.schedule)
+        return best.schedule
 
     def _lifted(self, view: Variant, seed: int) -> Iterator[Schedule]:
         for schedule in self.schedules(view.problem, seed):
@@ -87,29 +90,34 @@ def make_plan(placer: Placer, problem: Problem, seed: int) -> Plan:
     began = time.process_time()
     try:
         views = tuple(variants(problem)) if placer.coarsens else (Variant.plain(problem),)
-        schedule = settled(problem, placer.solve(problem, views, seed))
+        schedule, run, x = _settled(placer, problem, placer.solve(problem, views, seed))
     except Infeasible as error:
         raise explain_infeasible(problem) or error from None
-    return _write(placer, problem, schedule, time.process_time() - began, seed)
+    return _write(placer, problem, schedule, run, x, time.process_time() - began, seed)
 
 
-def best_of(problem: Problem, schedules: Iterable[Schedule]) -> Schedule:
+class Scored(NamedTuple):
+    """A schedule and its `score`."""
+
+    score: tuple[int, int]
+    schedule: Schedule
+
+
+def best_of(problem: Problem, schedules: Iterable[Schedule]) -> Scored:
     """The schedule that is least over the caps, and of those the shortest; of equals the first."""
-    return min(schedules, key=lambda schedule: score(problem.arrays, schedule))
+    scored = (Scored(score(problem.arrays, schedule), schedule) for schedule in schedules)
+    return min(scored, key=lambda one: one.score)
 
 
-def excess_of(problem: Problem, schedule: Schedule) -> int:
-    """Bytes over the caps."""
-    return score(problem.arrays, schedule)[0]
-
-
-def settled(problem: Problem, schedule: Schedule) -> Schedule:
-    """The schedule with the order of its transfers written down, as a plan has it."""
-    if schedule.sent is not None:
-        return schedule
+def _settled(placer: Placer, problem: Problem, schedule: Schedule) -> tuple[Schedule, Run, Transfers]:
+    """The schedule with its transfers in the order that the plan will keep, simulated in that order."""
+    if schedule.sent is None:
+        run, x = evaluate(problem.arrays, schedule)
+        schedule = schedule._replace(sent=np.column_stack([x.tensor, x.destination])[run.x_order])
     run, x = evaluate(problem.arrays, schedule)
-    sent = np.column_stack([x.tensor, x.destination])[run.x_order]
-    return schedule._replace(sent=sent)
+    if (run.peak > problem.arrays.cap).any():
+        raise _not_found(placer, problem, schedule)
+    return schedule, run, x
 
 
 def _over(placer: Placer, problem: Problem, schedule: Schedule) -> Infeasible:
@@ -127,7 +135,7 @@ def _over(placer: Placer, problem: Problem, schedule: Schedule) -> Infeasible:
 
 def _not_found(placer: Placer, problem: Problem, schedule: Schedule) -> Infeasible:
     run, _ = evaluate(problem.arrays, schedule)
-    excess = excess_of(problem, schedule)
+    excess, _ = score(problem.arrays, schedule)
     caps = problem.arrays.cap
     factor = float((run.peak / caps).max())
     return Infeasible(
@@ -138,9 +146,10 @@ def _not_found(placer: Placer, problem: Problem, schedule: Schedule) -> Infeasib
     )
 
 
-def _write(placer: Placer, problem: Problem, schedule: Schedule, seconds: float, seed: int) -> Plan:
-    a, graph, cluster = problem.arrays, problem.graph, problem.cluster
-    run, x = evaluate(a, schedule)
+def _write(
+    placer: Placer, problem: Problem, schedule: Schedule, run: Run, x: Transfers, seconds: float, seed: int
+) -> Plan:
+    graph, cluster = problem.graph, problem.cluster
     order, ptr = orders(schedule.device, schedule.sequence, len(cluster))
     names = [d.name for d in cluster.devices]
     return Plan(

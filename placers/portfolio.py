@@ -33,12 +33,12 @@ class Auto(Placer):
     def solve(self, problem: Problem, views: Sequence[Variant], seed: int) -> Schedule:
         """The improved best of the competitors that fit."""
         found = list(self._found(problem, views, seed))
-        best = best_of(problem, found)
+        best = best_of(problem, found).schedule
         if len(problem.cluster) == 1:
             return best
         for view in (*views[1:], views[0]):
             a = view.whole.arrays
-            best = best_of(problem, (best, improve(a, best, tries=tries_for(a, self.work), seed=seed)))
+            best = best_of(problem, (best, improve(a, best, tries=tries_for(a, self.work), seed=seed))).schedule
         return best
 
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:

@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["NONE", "kernel", "leaf", "maker"]
 
-NONE = np.int64(-1)
+NONE: Any = np.int64(-1)
 """No index; a plain -1 would make the compiler compile what it is passed to for that constant too."""
 
 P = ParamSpec("P")

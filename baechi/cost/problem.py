@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,12 +113,9 @@ class Problem:
     @cached_property
     def arrays(self) -> Arrays:
         """The flat form."""
-        _check_sizes(self)
         columns: tuple[Any, ...] = (*_op_arrays(self), *_tensor_arrays(self), *_cluster_arrays(self.cluster))
         arrays = Arrays(*columns)
-        longest = arrays.ticks.max(axis=1).sum(dtype=np.float64) + _transfer_ticks(arrays)
-        if longest > _MOST_TICKS:
-            raise BaechiError("B302", "the step takes longer than 4e6 s", help="are the times in seconds?")
+        _check_sizes(arrays)
         return arrays
 
     def with_caps(self, caps: Ints) -> "Problem":
@@ -136,7 +134,7 @@ class Problem:
     @cached_property
     def tensor_names(self) -> list[str]:
         """Name of each tensor; a token's is empty."""
-        waited = {a for op in self.graph.ops for a in op.after}
+        waited = _waited(self.graph)
         names: list[str] = []
         for op in self.graph.ops:
             names += [t.name for t in op.outputs]
@@ -145,14 +143,24 @@ class Problem:
         return names
 
 
-def _check_sizes(problem: Problem) -> None:
-    """What the step holds, all tensors on all devices, and what transfers declare, must fit 64 bits."""
-    ops = problem.graph.ops
-    sent = sum(t.nbytes for op in ops for t in op.outputs) * len(problem.cluster)
-    if sent + sum(op.persistent_bytes + op.temp_bytes for op in ops) > _MOST_TICKS:
-        raise BaechiError("B302", "the step holds more than 4e18 bytes", help="are the sizes in bytes?")
-    if any((t.seconds or 0.0) * TICKS_PER_SECOND > _MOST_TICKS for op in ops for t in op.outputs):
-        raise BaechiError("B302", "the step takes longer than 4e6 s", help="are the times in seconds?")
+def _waited(graph: Graph) -> set[str]:
+    return {name for op in graph.ops if op.after for name in op.after}
+
+
+def _check_sizes(arrays: Arrays) -> None:
+    """Sums of times, and of bytes with all tensors on all devices, must be countable in 64 bits."""
+    longest = arrays.ticks.max(axis=1).sum(dtype=np.float64) + _transfer_ticks(arrays)
+    made = arrays.t_bytes.sum(dtype=np.float64) * len(arrays.cap)
+    if longest > _MOST_TICKS or made + (arrays.persistent + arrays.temp.astype(np.float64)).sum() > _MOST_TICKS:
+        raise _too_large()
+
+
+def _too_large() -> BaechiError:
+    return BaechiError(
+        "B302",
+        "the step holds more than 4e18 bytes or takes longer than 4e6 s",
+        help="are the units bytes and seconds?",
+    )
 
 
 def _op_arrays(problem: Problem) -> tuple[Ints, ...]:
@@ -162,8 +170,8 @@ def _op_arrays(problem: Problem) -> tuple[Ints, ...]:
     rank[order] = np.arange(len(ops))
     return (
         _ticks(problem),
-        _whole(op.persistent_bytes for op in ops),
-        _whole(op.temp_bytes for op in ops),
+        _whole([op.persistent_bytes for op in ops]),
+        _whole([op.temp_bytes for op in ops]),
         rank,
         order,
         *_groups(group_labels(problem.graph)),
@@ -200,8 +208,11 @@ def _to_ticks(seconds: list[float]) -> Ints:
     return np.rint(values * TICKS_PER_SECOND).astype(np.int64)
 
 
-def _whole(values: Any) -> Ints:
-    return np.fromiter(values, np.int64)
+def _whole(values: list[Any]) -> Ints:
+    try:
+        return np.array(values, np.int64)
+    except OverflowError:
+        raise _too_large() from None
 
 
 def _groups(labels: Ints) -> tuple[Ints, Ints, Ints]:
@@ -218,31 +229,34 @@ def _buckets(key: Ints, count: int) -> tuple[Ints, Ints]:
 
 def _tensor_arrays(problem: Problem) -> tuple[Ints, ...]:
     graph = problem.graph
-    waited = {a for op in graph.ops for a in op.after}
+    waited = _waited(graph)
     index: dict[str, int] = {}
     token: dict[str, int] = {}
-    rows: list[tuple[int, int, int, int, int]] = []  # op, bytes, size, keep, ticks
+    rows: list[tuple[int, int, int, int, int]] = []  # op, bytes, held, keep, ticks
     out_ptr = [0]
     for i, op in enumerate(graph.ops):
         for t in op.outputs:
             index[t.name] = len(rows)
             ticks = LINK if t.seconds is None else round(t.seconds * TICKS_PER_SECOND)
-            rows.append((i, t.nbytes, max(0, t.nbytes - t.held), t.keep, ticks))
+            rows.append((i, t.nbytes, t.held, t.keep, ticks))
         if op.name in waited:
             token[op.name] = len(rows)
             rows.append((i, 0, 0, False, TOKEN))
         out_ptr.append(len(rows))
-    reads = [[index[name] for name in op.inputs] + [token[name] for name in op.after] for op in graph.ops]
+    reads = [[index[name] for name in op.inputs] for op in graph.ops]
+    for read, op in zip(reads, graph.ops, strict=True):
+        if op.after:
+            read += [token[name] for name in op.after]
     in_ptr = np.zeros(len(reads) + 1, np.int64)
     np.cumsum([len(r) for r in reads], out=in_ptr[1:])
-    in_t = _whole(t for r in reads for t in r)
+    in_t = np.array(list(chain.from_iterable(reads)), np.int64)
     reader = np.repeat(np.arange(len(reads)), np.diff(in_ptr))
     rd_ptr, at = _buckets(in_t, len(rows))
-    table = np.array(rows, np.int64).reshape(-1, 5)
+    table = _whole(rows).reshape(-1, 5)
     t_base = np.full(len(rows), -1, np.int64)
     for name, base in _bases(graph).items():
         t_base[index[name]] = index[base]
-    size = np.where(t_base >= 0, 0, table[:, 2])
+    size = np.where(t_base >= 0, 0, np.maximum(table[:, 1] - table[:, 2], 0))
     return (
         np.array(out_ptr, np.int64),
         *(np.ascontiguousarray(column) for column in (table[:, 0], table[:, 1], size)),
@@ -259,6 +273,8 @@ def _bases(graph: Graph) -> dict[str, str]:
     """For each view, the input of its op that it is a view of, however long the chain of views."""
     root: dict[str, str] = {}
     bases: dict[str, str] = {}
+    if all(t.alias_of is None for op in graph.ops for t in op.outputs):
+        return bases
     for i in graph.order:
         op = graph.ops[i]
         for t in op.outputs:
