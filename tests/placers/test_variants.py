@@ -13,7 +13,6 @@ from baechi.placers import Contiguous, Etf, Placer, Sct, Topo
 from baechi.placers.base import best_of
 from baechi.placers.variants import bound_to, variants
 from baechi.sim import Schedule
-from baechi.sim.evaluate import score
 
 
 def trained(graph: Graph) -> Graph:
@@ -50,7 +49,7 @@ def by_view(placer: Placer, problem: Problem) -> dict[str, int]:
     found = {}
     for view in variants(problem):
         lifted = [one for schedule in placer.schedules(view.problem, 0) for one in view.lift(schedule)]
-        found[view.name] = score(problem.arrays, best_of(problem, lifted))[1]
+        found[view.name] = best_of(problem, lifted).score[1]
     return found
 
 
