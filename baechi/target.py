@@ -47,6 +47,11 @@ class Job:
     optimizer_options: Mapping[str, Any] | None = None
     expert: Callable[[str, int], int | None] | None = None
 
+    @property
+    def inputs(self) -> list[Any]:
+        """All that a step takes, as it is flattened: args, kwargs and, if there is one, the target."""
+        return [tuple(self.args), dict(self.kwargs or {}), *([] if self.target is None else [self.target])]
+
 
 @dataclass(frozen=True, eq=False)
 class Target:

@@ -62,9 +62,8 @@ def run_plan(target: "Target", plan: "Plan", *, steps: int, warmup: int = 1, see
 
     if hasattr(os, "getloadavg") and os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
         say("note: other programs use this machine's processor too, so steps take longer than they need")
-    inputs = [tuple(job.args), dict(job.kwargs or {}), *([] if job.target is None else [job.target])]
     with progress(f"training {target.name}"):
-        return train(program, plan, job.build, inputs, steps=steps, warmup=warmup, seed=seed)
+        return train(program, plan, job.build, job.inputs, steps=steps, warmup=warmup, seed=seed)
 
 
 def _to_dict(plan: "Plan", measured: "Measured") -> dict[str, Any]:

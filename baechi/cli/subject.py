@@ -150,10 +150,12 @@ def _table(args: argparse.Namespace, target: "Target", cluster: "Cluster") -> "C
         raise BaechiError("B603", f"'{target.name}' is a file of costs: there is nothing to measure")
     table = read_table(args.table, missing_ok=args.measure)
     if args.measure:
-        from baechi.profile.ops import profile_ops
+        from baechi.profile.run import measure_ops
 
+        job = target.job
+        assert job is not None  # refused above
         with progress(f"measuring the ops of {target.name}"):
-            table = table.updated("cpu", profile_ops(target.program).by_key)
+            table = table.updated("cpu", measure_ops(target.program, job.build, job.inputs))
         say(f"wrote {write_table(table, args.table)}")
     kinds = {d.type: d for d in cluster.devices}
     for kind, device in kinds.items():

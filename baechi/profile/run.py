@@ -10,13 +10,14 @@ from torch.utils import _pytree as pytree
 from baechi.backends.pytorch.executor import Executor, torch_devices
 from baechi.errors import BaechiError
 from baechi.ir.plan import Plan
+from baechi.profile.ops import profile_ops
 from baechi.profile.step import Measured, measure_step
 from baechi.units import format_bytes
 
 if TYPE_CHECKING:
     from baechi.frontends.pytorch import TorchProgram
 
-__all__ = ["check_memory", "train"]
+__all__ = ["check_memory", "measure_ops", "train"]
 
 
 def train(
@@ -52,6 +53,23 @@ def train(
         executor.load(module)
         del module
         return measure_step(executor, pytree.tree_flatten(tuple(inputs))[0], steps=steps, warmup=warmup)
+
+
+def measure_ops(
+    program: "TorchProgram", build: Callable[[], torch.nn.Module], inputs: Sequence[Any], *, seed: int = 0
+) -> dict[str, float]:
+    """Median time of each kind of op on one core, in seconds by `Op.key`, in steps on real weights and inputs.
+
+    Real ones, because arithmetic on the tiny numbers that made-up ones lead to is up to ten times slower.
+
+    Raises:
+        BaechiError: B6xx as `profile_ops`.
+    """
+    torch.manual_seed(seed)
+    module = build()
+    flat = pytree.tree_flatten(tuple(inputs))[0]
+    parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+    return dict(profile_ops(program, inputs=flat, parameters=parameters, buffers=buffers, repeats=3).by_key)
 
 
 def check_memory(program: "TorchProgram", plan: Plan) -> None:
