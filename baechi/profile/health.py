@@ -68,14 +68,15 @@ def _try(name: str, work: Callable[[], str], help: str) -> Finding:
 
 def _kernels() -> str:
     from baechi.ir.cluster import Cluster, Device
-    from baechi.ir.graph import Graph
-    from baechi.ir.op import Op, Tensor
+    from baechi.ir.verify import verify
+    from baechi.models.graphs import dag
     from baechi.placers import get_placer
 
-    graph = Graph((Op("a", "op", outputs=(Tensor("x", 1),), seconds=1.0), Op("b", "op", ("x",), seconds=2.0)))
-    plan = get_placer("m-etf").place(graph, Cluster((Device("d:0", 8), Device("d:1", 8))))
-    if plan.predicted.step_seconds != 3.0:
-        raise ArithmeticError(f"a step of 3 s is predicted to take {plan.predicted.step_seconds} s")
+    graph = dag("layered", 60, 1)
+    plan = get_placer("auto", work=1e4).place(graph, Cluster(tuple(Device(f"d:{k}", 1 << 40) for k in range(4))))
+    broken = verify(graph, plan)
+    if broken:
+        raise ArithmeticError(broken[0])
     return "compiled and right"
 
 
