@@ -13,7 +13,7 @@ from baechi.cli.subject import Subject, load_subject, restart_tuned
 from baechi.errors import BaechiError, Infeasible
 
 if TYPE_CHECKING:
-    from baechi.ir.plan import Bounds
+    from baechi.ir.plan import Bounds, Plan
     from baechi.report.facts import OneDevice
     from baechi.report.text import Compared
 
@@ -32,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fail-over", metavar="LIMIT", help="exit 1 when the best predicted step is over 120ms, or 1.2x the bound"
     )
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the plan with the shortest predicted step")
     parser.add_argument("--run", action="store_true", help="also train a few steps with each plan")
     parser.add_argument("--steps", type=positive, default=5, metavar="N", help="steps to time with --run (default 5)")
 
@@ -43,6 +44,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.run or args.measure:
         restart_tuned(args)
     from baechi.cost import Problem
+    from baechi.ir.json import write_plan
     from baechi.report.facts import one_device
     from baechi.report.text import compare_text, head
     from baechi.sim import bounds
@@ -61,8 +63,12 @@ def execute(args: argparse.Namespace) -> int:
     best = _best(found)
     if best is None:
         return 1
-    if allowed is not None and best > allowed:
-        say(f"the best predicted step is {best:.6g} s, over the limit of {allowed:.6g} s")
+    if args.output:
+        write_plan(best, args.output)
+        say(f"wrote {args.output}, by {best.placer.name}")
+    shortest = best.predicted.step_seconds
+    if allowed is not None and shortest > allowed:
+        say(f"the best predicted step is {shortest:.6g} s, over the limit of {allowed:.6g} s")
         return 1
     return 0
 
@@ -97,20 +103,21 @@ def _compare(subject: Subject, names: Sequence[str], args: argparse.Namespace) -
             continue
         found = Compared(name, plan)
         if args.run:
-            measured = run_plan(subject.target, plan, steps=args.steps)
+            measured = run_plan(subject.target, plan, steps=args.steps, memory=False)
             found = replace(found, measured=measured.step_seconds)
         yield found
 
 
-def _best(found: "Sequence[Compared]") -> float | None:
-    return min((c.plan.predicted.step_seconds for c in found if c.plan is not None), default=None)
+def _best(found: "Sequence[Compared]") -> "Plan | None":
+    plans = [c.plan for c in found if c.plan is not None]
+    return min(plans, key=lambda plan: plan.predicted.step_seconds, default=None)
 
 
 def _to_dict(
     subject: Subject, found: "Sequence[Compared]", alone: "OneDevice", bound: "Bounds", allowed: float | None
 ) -> dict[str, Any]:
     best = _best(found)
-    fired = allowed is not None and (best is None or best > allowed)
+    fired = allowed is not None and (best is None or best.predicted.step_seconds > allowed)
     return {
         "schema": "baechi/compare/1",
         "graph": {"digest": subject.graph.digest, "target": dict(subject.target.description)},

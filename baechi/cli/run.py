@@ -50,7 +50,9 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_plan(target: "Target", plan: "Plan", *, steps: int, warmup: int = 1, seed: int = 0) -> "Measured":
+def run_plan(
+    target: "Target", plan: "Plan", *, steps: int, warmup: int = 1, seed: int = 0, memory: bool = True
+) -> "Measured":
     """Train a target as planned.
 
     Raises:
@@ -63,7 +65,7 @@ def run_plan(target: "Target", plan: "Plan", *, steps: int, warmup: int = 1, see
     if hasattr(os, "getloadavg") and os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
         say("note: other programs use this machine's processor too, so steps take longer than they need")
     with progress(f"training {target.name}"):
-        return train(program, plan, job.build, job.inputs, steps=steps, warmup=warmup, seed=seed)
+        return train(program, plan, job.build, job.inputs, steps=steps, warmup=warmup, seed=seed, memory=memory)
 
 
 def _to_dict(plan: "Plan", measured: "Measured") -> dict[str, Any]:

@@ -29,6 +29,7 @@ def train(
     steps: int,
     warmup: int = 1,
     seed: int = 0,
+    memory: bool = True,
 ) -> Measured:
     """Build the model, place it as planned and train some steps on one batch.
 
@@ -40,6 +41,7 @@ def train(
         steps: how many are timed.
         warmup: how many come before.
         seed: of weights and dropout.
+        memory: whether more steps measure the memory of each device.
 
     Raises:
         BaechiError: B606 when this machine lacks a device of the plan, B610 when it lacks the
@@ -52,7 +54,7 @@ def train(
     with Executor(program, plan) as executor:
         executor.load(module)
         del module
-        return measure_step(executor, pytree.tree_flatten(tuple(inputs))[0], steps=steps, warmup=warmup)
+        return measure_step(executor, pytree.tree_flatten(tuple(inputs))[0], steps=steps, warmup=warmup, memory=memory)
 
 
 def measure_ops(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from baechi.ir.json import read_plan
 from baechi.models.base import get
 
 
@@ -171,3 +172,16 @@ def test_doctor_finds_this_machine_fit(cli, monkeypatch: pytest.MonkeyPatch, tmp
     bad = cli("doctor")
     assert bad.code == 1
     assert "BAD  cache" in bad.out
+
+
+def test_compare_writes_the_best_plan(cli, fork_join: Path, tmp_path: Path) -> None:
+    best = tmp_path / "best.json"
+    cli("compare", fork_join, "--cluster", "2x1KiB", "--placers", "single,m-etf", "-o", best)
+    rows = {row["placer"]: row for row in cli("compare", fork_join, "--cluster", "2x1KiB", "--json").data["placers"]}
+    plan = read_plan(best)
+    assert plan.placer.name == "m-etf"
+    assert (
+        plan.predicted.step_seconds
+        == rows["m-etf"]["predicted"]["step_seconds"]
+        < rows["single"]["predicted"]["step_seconds"]
+    )
