@@ -1,6 +1,5 @@
 """Sets of ops that will share a device, as they grow: union-find over the ops' indices."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from baechi.ir.graph import Graph
@@ -48,12 +47,6 @@ class Clusters:
         a, b = sorted((self.find(i), self.find(j)))
         self._parent[b] = a
         return a
-
-    def unite(self, members: Iterable[int]) -> None:
-        """Merge the clusters of all `members`."""
-        first, *rest = members
-        for i in rest:
-            self.union(first, i)
 
     def graph(self) -> Graph:
         """The graph with the clusters as its groups, each named after its first op in program order."""

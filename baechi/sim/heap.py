@@ -1,19 +1,9 @@
-"""A binary heap of (key, tie, value) in plain arrays, for compiled loops."""
+"""A binary heap in a plain array, for compiled loops: rows of (key, tie, value); row 0 holds the count."""
 
-import numpy as np
-
-from baechi.cost.jit import leaf, maker
+from baechi.cost.jit import leaf
 from baechi.cost.problem import Ints
 
-__all__ = ["heap_new", "heap_pop", "heap_push"]
-
-
-@maker
-def heap_new(capacity: int) -> Ints:
-    """An empty heap: rows of (key, tie, value); row 0 holds the count."""
-    heap = np.empty((capacity + 1, 3), np.int64)
-    heap[0, 0] = 0
-    return heap
+__all__ = ["heap_pop", "heap_push"]
 
 
 @leaf
