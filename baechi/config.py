@@ -35,7 +35,7 @@ _MOST_DEVICES = 4096
 _PART = re.compile(r"(?:(?P<count>\d+)x)?(?P<what>[^:]+)(?::(?P<memory>.+))?", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z][\w -]*")
 _LOCAL_NAMES = ("cpu", "local")
-_SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGT]i?)?B?|\d+(\.\d+)?\s*%", re.IGNORECASE)
+_SIZE = re.compile(r"\d+(\.\d+)?\s*(([KMGT]i?)?B)?|\d+(\.\d+)?\s*%", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from baechi.config import LOCAL, local_cluster, parse_cluster, presets, resize
@@ -125,6 +125,8 @@ def test_an_unknown_preset_comes_with_the_closest() -> None:
 
 
 @given(st.text(max_size=12))
+@example("0K")  # sizes need their B
+@example("4x8\u212aB")  # the Kelvin sign is no K
 def test_any_text_is_a_cluster_or_a_user_error(spec: str) -> None:
     try:
         assert len(parse_cluster(spec)) >= 1
