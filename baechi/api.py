@@ -1,6 +1,7 @@
 """The pipeline on one page: capture, place, verify, run."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     import torch
 
     from baechi.backends.pytorch.executor import Executor
+    from baechi.backends.pytorch.placed import Planner
+    from baechi.backends.pytorch.workers.training import Training
     from baechi.frontends.pytorch import TorchProgram
 
-__all__ = ["ModelPlan", "pinned", "place", "place_graph", "plan", "resolve", "timeline_of"]
+__all__ = ["ModelPlan", "dynamo_backend", "pinned", "place", "place_graph", "plan", "resolve", "timeline_of"]
 
 _PLACE_OPTIONS = ("cluster", "placer", "seed", "table")
 
@@ -85,28 +88,59 @@ def plan(
     )
     devices = parse_cluster(cluster) if isinstance(cluster, str) else cluster
     made = place_graph(program.graph, devices, placer, seed=seed, table=table)
-    return ModelPlan(made, program, table)
+    return ModelPlan(made, program, table, None if program.has_loss else _kind(model, args, kwargs or {}))
 
 
-def pinned(model: "torch.nn.Module", args: Sequence[Any], kwargs: Mapping[str, Any], path: str) -> "ModelPlan":
+def pinned(
+    model: "torch.nn.Module", args: Sequence[Any], kwargs: Mapping[str, Any], path: str | Sequence[str]
+) -> "ModelPlan":
     """A module's forward and backward under a plan that was saved before.
+
+    Args:
+        path: of the plan, or of several, of which the one that matches is taken.
 
     Raises:
         BaechiError: B402 when the plan is for another step; it is never made anew silently.
     """
-    program, saved = _captured(model, args, kwargs, keep_gradients=True), read_plan(path)
-    if saved.graph != program.graph.digest:
-        raise BaechiError("B402", f"'{path}' is for another step than this one", help="place the model again")
-    return ModelPlan(saved, program)
+    paths = (path,) if isinstance(path, str) else tuple(path)
+    return _matching(model, args, kwargs, [read_plan(p) for p in paths], ", ".join(f"'{p}'" for p in paths))
 
 
-def _captured(model: "torch.nn.Module", *args: Any, **kwargs: Any) -> "TorchProgram":
-    """Capture the model as it was written, even if it is placed already."""
-    from baechi.backends.pytorch.placed import untouched
+def _matching(
+    model: "torch.nn.Module", args: Sequence[Any], kwargs: Mapping[str, Any], plans: Sequence[Plan], name: str
+) -> "ModelPlan":
+    """The model captured for these inputs, with the plan that is for it."""
+    program = _captured(model, args, kwargs, keep_gradients=True)
+    for made in plans:
+        if made.graph == program.graph.digest:
+            return ModelPlan(made, program)
+    raise BaechiError(
+        "B402",
+        f"{name} is for another step than this one",
+        help="a plan holds for one mode (train or eval), shape and type of the inputs: place the model again, "
+        "or pin one for each",
+    )
+
+
+def _captured(model: "torch.nn.Module", *args: Any, loss: Any = None, **kwargs: Any) -> "TorchProgram":
+    """Capture the model as it was written, even if it is placed already.
+
+    Without a loss that is its forward: the model's own hooks stay around it.
+    """
+    from baechi.backends.pytorch.kinds import open_objects
+    from baechi.backends.pytorch.placed import untouched, without_hooks
     from baechi.frontends.pytorch import capture
 
-    with untouched():
-        return capture(model, *args, **kwargs)
+    with untouched(), without_hooks(model) if loss is None else nullcontext():
+        program = capture(model, *args, loss=loss, **kwargs)
+        # A result of a class that torch did not know of hid its tensors from the first capture.
+        return capture(model, *args, loss=loss, **kwargs) if open_objects(program.fixed) else program
+
+
+def _kind(model: "torch.nn.Module", args: Sequence[Any], kwargs: Mapping[str, Any]) -> object:
+    from baechi.backends.pytorch.kinds import kind_of
+
+    return kind_of(model, args, kwargs)
 
 
 def place_graph(
@@ -149,11 +183,13 @@ class ModelPlan:
         plan: the plan, as data.
         program: the step.
         table: the measured op times that the plan was made with.
+        kind: of the call that was planned, when the step has no loss of its own.
     """
 
     plan: Plan
     program: "TorchProgram"
     table: CostTable | None = None
+    kind: object = None
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -170,18 +206,52 @@ class ModelPlan:
 
         return Executor(self.program, self.plan).load(model)
 
+    def worker(self, build: "torch.nn.Module | Callable[[], torch.nn.Module]", *, capped: bool = True) -> "Training":
+        """This process's share of the training, as one of the workers that ``torchrun`` started.
+
+        Every worker makes the same calls, with the same seed and the same inputs. The plan of rank 0
+        counts, so it does not matter when others find another.
+
+        Args:
+            build: makes the model. Its weights are those of a plain build, yet only the share of this
+                process is ever in its memory; of a model that is given whole the share is copied.
+            capped: whether the process is held to the memory of its device.
+
+        Raises:
+            BaechiError: B606 when torchrun did not start this process or the step was planned without a
+                loss, B618 when there are not as many workers as devices in the plan.
+        """
+        from baechi.backends.pytorch.workers.emit import make_parts
+        from baechi.backends.pytorch.workers.training import begin
+        from baechi.backends.pytorch.workers.world import find_world
+
+        world = find_world()
+        if world.rank == 0:
+            world.publish(make_parts(self.program, self.plan, self.timeline))
+        return begin(world.part(), build, world, capped=capped)
+
     def apply(self, model: "torch.nn.Module") -> "Callable[..., Any]":
         """Run the model as planned.
 
         Planned with a loss, this gives a function of the inputs and the target that trains one step
         and returns the loss; the weights are the model's own when `sync` or `close` is called on it.
         Planned without, it gives the model itself, whose forward and backward now run as planned.
+
+        Raises:
+            BaechiError: B402, when the model is called, if the call is not the one that was planned.
         """
         from baechi.backends.pytorch.placed import PlacedStep, attach
 
         if self.program.has_loss:
             return PlacedStep(self.executor(model), model)
-        return attach(model, lambda module, args, kwargs: (self.program, self.plan))
+
+        def planner(module: "torch.nn.Module", args: Any, kwargs: Any) -> "tuple[TorchProgram, Plan]":
+            if self.kind == _kind(module, args, kwargs):
+                return self.program, self.plan
+            found = _matching(module, args, kwargs, [self.plan], "the plan")
+            return found.program, found.plan
+
+        return attach(model, planner)
 
 
 def place(target: Any = None, **options: Any) -> Any:
@@ -189,13 +259,17 @@ def place(target: Any = None, **options: Any) -> Any:
 
     Nothing happens before the first call. Then forward and backward are captured for the inputs'
     shapes, placed, and run as planned, here and in every later call with such inputs; the loop
-    around them stays as it is, with its own loss and optimiser. A class stays the same class:
-    `isinstance`, pickling and checkpoints do not change. ``BAECHI_DISABLE=1`` leaves everything alone.
+    around them stays as it is, with its own loss and optimiser. Inputs of another shape or type, another
+    mode or autocast are planned anew, which the logger ``baechi`` says once; earlier plans are kept.
+    What forward does besides computing results and buffers, such as counting its calls, is done when
+    it is captured and not at each call. A class stays the same class: `isinstance`, pickling and
+    checkpoints do not change; a copy of a placed class's instance is placed at its first call, a copy of
+    a single placed instance is plain. ``BAECHI_DISABLE=1`` leaves everything alone.
 
     Args:
         target: the module or class; a function runs with the modules among its arguments placed.
         options: ``cluster``, ``placer``, ``seed`` and ``table`` as for `plan`; ``pin``, the path of a
-            saved plan, which must match.
+            saved plan, or of several, of which one must match.
 
     Raises:
         BaechiError: B107 on an unknown option, or a target that is none of these.
@@ -208,10 +282,36 @@ def place(target: Any = None, **options: Any) -> Any:
         >>> Net(3, 2)(torch.ones(1, 3)).shape
         torch.Size([1, 2])
     """
+    planner = _planner("place()", options)
+    return (lambda found: decorate(found, planner)) if target is None else decorate(target, planner)
+
+
+def dynamo_backend(
+    graph: "torch.fx.GraphModule", inputs: Sequence[Any], *, options: Mapping[str, Any] | None = None, **unknown: Any
+) -> "Callable[..., Any]":
+    """What ``torch.compile(model, backend="baechi", options={…})`` calls for each graph that it finds.
+
+    Forward and backward of a graph are placed together, for each shape of its inputs when it comes.
+    Where torch breaks the model into several graphs, each is placed on its own.
+
+    Args:
+        graph: takes parameters, buffers and inputs as a flat list.
+        inputs: examples of them.
+        options: as for `place`.
+
+    Raises:
+        BaechiError: when the compiled function is called: B107 on an unknown option, and as for `plan`.
+    """
+    from baechi.backends.pytorch.compiled import Compiled
+
+    return Compiled(graph, lambda: _planner("the backend", {**(options or {}), **unknown}))
+
+
+def _planner(name: str, options: Mapping[str, Any]) -> "Planner":
     unknown = sorted(set(options) - {*_PLACE_OPTIONS, "pin"})
     if unknown:
         known = ", ".join((*_PLACE_OPTIONS, "pin"))
-        raise BaechiError("B107", f"place() has no option '{unknown[0]}'", help="options: " + known)
+        raise BaechiError("B107", f"{name} has no option '{unknown[0]}'", help="options: " + known)
 
     def planner(
         module: "torch.nn.Module", args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -222,4 +322,4 @@ def place(target: Any = None, **options: Any) -> Any:
             made = plan(module, args, kwargs, **options)
         return made.program, made.plan
 
-    return (lambda found: decorate(found, planner)) if target is None else decorate(target, planner)
+    return planner

@@ -155,15 +155,16 @@ def _memory(text: str, where: str) -> dict[str, Any]:
     return size
 
 
-def _local_kind(memory: str | None, count: int, measured: Mapping[str, float] | None) -> _Kind:
+def _local_kind(memory: str | None, count: int, measured: Mapping[str, float] | None, threads: int = 1) -> _Kind:
     rates = {**LOCAL, **(measured or {})}
     size = _memory(memory, memory) if memory else {"memory_bytes": int(_free_bytes() * 0.95) // max(1, count)}
     device = Device(
         "",
-        type="cpu",
-        flops_per_second={"float32": rates["flops_per_second"]},
+        type="cpu" if threads == 1 else f"cpu-{threads}-threads",
+        flops_per_second={"float32": threads * rates["flops_per_second"]},
         bytes_per_second=rates["bytes_per_second"],
         launch_seconds=rates["launch_seconds"],
+        threads=threads,
         **size,
     )
     return _Kind(device, Link(rates["link_latency_seconds"], rates["link_bytes_per_second"]))
@@ -192,7 +193,7 @@ def _assemble(kinds: Sequence[_Kind], names: Sequence[str] = ()) -> Cluster:
         name = (names[i] if names else "") or f"{backend}:{number}"
         devices.append(replace(kind.device, name=name, host=host))
     link, links = _join(devices, [kind.link for kind in kinds])
-    shared = any(d.type == "cpu" and d.host == "host0" for d in devices)
+    shared = any(d.type.partition("-")[0] == "cpu" and d.host == "host0" for d in devices)
     return Cluster(tuple(devices), link, links, cores={"host0": _cores()} if shared else {})
 
 
@@ -246,7 +247,8 @@ def _read_device(entry: Entry, measured: Mapping[str, float] | None) -> tuple[_K
     count = _count(number.integer(), f"{number.source.name}: {number.path}") if number else 1
     kind = _Kind(Device(""), Link())
     if preset and preset.text().lower() in _LOCAL_NAMES:
-        kind = _local_kind(None, count, measured)
+        threads = entry.find("threads")
+        kind = _local_kind(None, count, measured, threads.integer() if threads else 1)
     elif preset:
         kind = _preset_kind(_find_preset(preset))
     if preset:

@@ -30,7 +30,7 @@ def decorate(target: Any, planner: "Planner") -> Any:
         return target
     if isinstance(target, nn.Module):
         return attach(target, planner)
-    if callable(target):
+    if inspect.isfunction(target) or inspect.ismethod(target):
         return _step(target, planner)
     raise BaechiError(
         "B107", f"place() was given a {type(target).__name__}", help="give a module, its class or a function"

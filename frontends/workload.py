@@ -54,7 +54,7 @@ def read_target(path: str | Path, *, ignore_colocation: bool = False) -> tuple[G
         BaechiError: B102 when the file cannot be read, B103 when it is no JSON, B104 when its
             format is unknown, B105 when an entry is missing or malformed, B2xx as `Graph`.
     """
-    root = load_json(path, "B105", missing="B102", malformed="B103")
+    root = load_json(path, "B105", missing="B110", malformed="B103")
     graph, cluster = _read(root, Path(path).stem)
     graph = replace(graph, meta={**graph.meta, "target": {"file": str(path), "ignore_colocation": ignore_colocation}})
     if ignore_colocation:
@@ -194,7 +194,7 @@ def read_expert(path: str | Path) -> dict[str, int]:
         BaechiError: B102 when the file cannot be read, B103 when it is no JSON, B105 when an entry
             is missing or malformed, a node is on two devices, or on a CPU.
     """
-    root = load_json(path, "B105", missing="B102", malformed="B103")
+    root = load_json(path, "B105", missing="B110", malformed="B103")
     split: dict[str, int] = {}
     for index, device in enumerate(root.at("fpgas").items()):
         for node in device.at("nodes").items():

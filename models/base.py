@@ -62,7 +62,7 @@ def names() -> tuple[str, ...]:
 
     Example:
         >>> names()
-        ('gnmt', 'inception_v3', 'mlp', 'transformer')
+        ('gnmt', 'gpt2', 'inception_v3', 'mlp', 'transformer')
     """
     found = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
     return tuple(sorted(name for name in found if name not in _NOT_MODELS and not name.startswith("_")))

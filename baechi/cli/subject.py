@@ -27,6 +27,7 @@ __all__ = [
     "load_subject",
     "local_rates",
     "measured_table",
+    "named_target",
     "restart_tuned",
     "saved_target",
     "target_of",
@@ -109,6 +110,9 @@ def _cluster(args: argparse.Namespace, target: "Target") -> "Cluster":
             cluster = replace(cluster, cores={})  # declared times are those of devices that share nothing
     elif own is not None:
         cluster = replace(own, contention=args.contention) if args.contention else own
+    elif target.job is not None and (gpus := _gpus()) is not None:
+        cluster = replace(gpus, contention=args.contention) if args.contention else gpus
+        say(f"note: no --cluster, so the {len(gpus)} GPUs of this machine")
     else:
         count = args.devices or min(_MOST_DEFAULT_DEVICES, len(os.sched_getaffinity(0)))
         cluster = local_cluster(count, args.memory, _rates() if target.job is not None else None)
@@ -118,8 +122,14 @@ def _cluster(args: argparse.Namespace, target: "Target") -> "Cluster":
     return resize(cluster, devices=args.devices, memory=args.memory)
 
 
+def _gpus() -> "Cluster | None":
+    from baechi.profile.devices import cuda_cluster
+
+    return cuda_cluster()
+
+
 def _is_local(cluster: "Cluster") -> bool:
-    return any(d.type == "cpu" for d in cluster.devices)
+    return any(d.type.partition("-")[0] == "cpu" for d in cluster.devices)
 
 
 def local_rates(*, refresh: bool = False) -> "Machine":
@@ -188,11 +198,11 @@ def restart_tuned(args: argparse.Namespace) -> None:
     os.execve(sys.executable, sys.orig_argv, {**os.environ, **missing})
 
 
-def saved_target(plan: "Plan") -> "Target":
-    """The target of a plan.
+def named_target(plan: "Plan") -> "Target":
+    """The target of a plan; nothing is captured or read yet.
 
     Raises:
-        BaechiError: B402 when it gives another graph, B406 when the plan does not say where its graph is from.
+        BaechiError: B406 when the plan does not say where its graph is from.
     """
     from baechi.target import load_target
 
@@ -205,13 +215,22 @@ def saved_target(plan: "Plan") -> "Target":
             f"the plan for '{known.get('name', 'graph')}' does not say where its graph is from",
             help="it was made by Python code: use it there, by ModelPlan.pinned()",
         )
-    target = load_target(
+    return load_target(
         str(text),
         batch=batch,
         options=options,
         ignore_colocation=bool(known.get("ignore_colocation")),
         expert=expert,
     )
+
+
+def saved_target(plan: "Plan") -> "Target":
+    """The target of a plan, with its graph.
+
+    Raises:
+        BaechiError: B402 when it gives another graph, B406 when the plan does not say where its graph is from.
+    """
+    target = named_target(plan)
     with progress(f"extracting {target.name}"):
         graph = target.graph
     if graph.digest != plan.graph:

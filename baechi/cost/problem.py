@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from baechi.cost.compute import op_seconds
 from baechi.cost.table import CostTable
+from baechi.cost.tensors import LINK, TOKEN, Ints, buckets, tensor_arrays, too_large, waited, whole
 from baechi.errors import BaechiError
 from baechi.ir.cluster import CONTENTIONS, Cluster, Device
 from baechi.ir.graph import Graph
@@ -27,14 +27,6 @@ __all__ = [
     "Problem",
     "group_labels",
 ]
-
-Ints = NDArray[Any]
-"""An array of int64; its elements are left untyped, for compiled loops mix them with `int`."""
-
-LINK = -1
-"""In `Arrays.t_ticks`: the link says how long a transfer takes."""
-TOKEN = -2
-"""In `Arrays.t_ticks`: no tensor but a control dependency; it reaches every device at once."""
 
 UNLIMITED_CORES = 1 << 30
 """In `Arrays.cores`: devices of this host never slow each other down."""
@@ -68,7 +60,8 @@ class Arrays(NamedTuple):
         latency, ticks_per_byte: (devices, devices) of the link from row to column.
         cap: (devices,) memory.
         contention: index into `CONTENTIONS`.
-        host, cores: (devices,) host of each device; (hosts,) cores that its devices share.
+        host, threads: (devices,) host of each device, and how many of its cores an op takes.
+        cores: (hosts,) cores that the host's devices share.
     """
 
     ticks: Ints
@@ -95,6 +88,7 @@ class Arrays(NamedTuple):
     cap: Ints
     contention: int
     host: Ints
+    threads: Ints
     cores: Ints
 
 
@@ -113,7 +107,7 @@ class Problem:
     @cached_property
     def arrays(self) -> Arrays:
         """The flat form."""
-        columns: tuple[Any, ...] = (*_op_arrays(self), *_tensor_arrays(self), *_cluster_arrays(self.cluster))
+        columns: tuple[Any, ...] = (*_op_arrays(self), *tensor_arrays(self.graph), *_cluster_arrays(self.cluster))
         arrays = Arrays(*columns)
         _check_sizes(arrays)
         return arrays
@@ -134,17 +128,13 @@ class Problem:
     @cached_property
     def tensor_names(self) -> list[str]:
         """Name of each tensor; a token's is empty."""
-        waited = _waited(self.graph)
+        controls = waited(self.graph)
         names: list[str] = []
         for op in self.graph.ops:
             names += [t.name for t in op.outputs]
-            if op.name in waited:
+            if op.name in controls:
                 names.append("")
         return names
-
-
-def _waited(graph: Graph) -> set[str]:
-    return {name for op in graph.ops if op.after for name in op.after}
 
 
 def _check_sizes(arrays: Arrays) -> None:
@@ -152,15 +142,7 @@ def _check_sizes(arrays: Arrays) -> None:
     longest = arrays.ticks.max(axis=1).sum(dtype=np.float64) + _transfer_ticks(arrays)
     made = arrays.t_bytes.sum(dtype=np.float64) * len(arrays.cap)
     if longest > _MOST_TICKS or made + (arrays.persistent + arrays.temp.astype(np.float64)).sum() > _MOST_TICKS:
-        raise _too_large()
-
-
-def _too_large() -> BaechiError:
-    return BaechiError(
-        "B302",
-        "the step holds more than 4e18 bytes or takes longer than 4e6 s",
-        help="are the units bytes and seconds?",
-    )
+        raise too_large()
 
 
 def _op_arrays(problem: Problem) -> tuple[Ints, ...]:
@@ -170,8 +152,8 @@ def _op_arrays(problem: Problem) -> tuple[Ints, ...]:
     rank[order] = np.arange(len(ops))
     return (
         _ticks(problem),
-        _whole([op.persistent_bytes for op in ops]),
-        _whole([op.temp_bytes for op in ops]),
+        whole([op.persistent_bytes for op in ops]),
+        whole([op.temp_bytes for op in ops]),
         rank,
         order,
         *_groups(group_labels(problem.graph)),
@@ -208,82 +190,9 @@ def _to_ticks(seconds: list[float]) -> Ints:
     return np.rint(values * TICKS_PER_SECOND).astype(np.int64)
 
 
-def _whole(values: list[Any]) -> Ints:
-    try:
-        return np.array(values, np.int64)
-    except OverflowError:
-        raise _too_large() from None
-
-
 def _groups(labels: Ints) -> tuple[Ints, Ints, Ints]:
     _, number = np.unique(labels, return_inverse=True)
-    return number.astype(np.int64), *_buckets(number, int(number.max()) + 1 if len(number) else 0)
-
-
-def _buckets(key: Ints, count: int) -> tuple[Ints, Ints]:
-    """Indices by key, each bucket in ascending order, as (pointers, indices)."""
-    ptr = np.zeros(count + 1, np.int64)
-    np.cumsum(np.bincount(key, minlength=count), out=ptr[1:])
-    return ptr, np.argsort(key, kind="stable").astype(np.int64)
-
-
-def _tensor_arrays(problem: Problem) -> tuple[Ints, ...]:
-    graph = problem.graph
-    waited = _waited(graph)
-    index: dict[str, int] = {}
-    token: dict[str, int] = {}
-    rows: list[tuple[int, int, int, int, int]] = []  # op, bytes, held, keep, ticks
-    out_ptr = [0]
-    for i, op in enumerate(graph.ops):
-        for t in op.outputs:
-            index[t.name] = len(rows)
-            ticks = LINK if t.seconds is None else round(t.seconds * TICKS_PER_SECOND)
-            rows.append((i, t.nbytes, t.held, t.keep, ticks))
-        if op.name in waited:
-            token[op.name] = len(rows)
-            rows.append((i, 0, 0, False, TOKEN))
-        out_ptr.append(len(rows))
-    reads = [[index[name] for name in op.inputs] for op in graph.ops]
-    for read, op in zip(reads, graph.ops, strict=True):
-        if op.after:
-            read += [token[name] for name in op.after]
-    in_ptr = np.zeros(len(reads) + 1, np.int64)
-    np.cumsum([len(r) for r in reads], out=in_ptr[1:])
-    in_t = np.array(list(chain.from_iterable(reads)), np.int64)
-    reader = np.repeat(np.arange(len(reads)), np.diff(in_ptr))
-    rd_ptr, at = _buckets(in_t, len(rows))
-    table = _whole(rows).reshape(-1, 5)
-    t_base = np.full(len(rows), -1, np.int64)
-    for name, base in _bases(graph).items():
-        t_base[index[name]] = index[base]
-    size = np.where(t_base >= 0, 0, np.maximum(table[:, 1] - table[:, 2], 0))
-    return (
-        np.array(out_ptr, np.int64),
-        *(np.ascontiguousarray(column) for column in (table[:, 0], table[:, 1], size)),
-        t_base,
-        *(np.ascontiguousarray(column) for column in (table[:, 3], table[:, 4])),
-        in_ptr,
-        in_t,
-        rd_ptr,
-        reader[at].astype(np.int64),
-    )
-
-
-def _bases(graph: Graph) -> dict[str, str]:
-    """For each view, the input of its op that it is a view of, however long the chain of views."""
-    root: dict[str, str] = {}
-    bases: dict[str, str] = {}
-    if all(t.alias_of is None for op in graph.ops for t in op.outputs):
-        return bases
-    for i in graph.order:
-        op = graph.ops[i]
-        for t in op.outputs:
-            root[t.name] = t.name if t.alias_of is None else root.get(t.alias_of, t.alias_of)
-            if t.alias_of is not None:
-                base = next((u for u in op.inputs if root[u] == root[t.name]), None)
-                if base is not None:
-                    bases[t.name] = base
-    return bases
+    return number.astype(np.int64), *buckets(number, int(number.max()) + 1 if len(number) else 0)
 
 
 def _cluster_arrays(cluster: Cluster) -> tuple[Any, ...]:
@@ -298,6 +207,7 @@ def _cluster_arrays(cluster: Cluster) -> tuple[Any, ...]:
         np.array([d.cap for d in devices], np.int64),
         CONTENTIONS.index(cluster.contention),
         np.array([hosts.index(d.host) for d in devices], np.int64),
+        np.array([d.threads for d in devices], np.int64),
         np.array([cluster.cores.get(h, UNLIMITED_CORES) for h in hosts], np.int64),
     )
 

@@ -34,6 +34,7 @@ class Device:
         efficiency: the share of the peak rate that a large kernel reaches.
         speed: factor on declared op times (`Op.seconds`): 2.0 halves them.
         host: the machine that it is in.
+        threads: processor threads that an op on a ``cpu`` device runs on; the rates are those of all.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Device:
     efficiency: float = 1.0
     speed: float = 1.0
     host: str = "host0"
+    threads: int = 1
 
     @property
     def cap(self) -> int:
@@ -110,6 +112,8 @@ class Cluster:
             if device.memory_bytes is not None and not 0 < device.memory_bytes <= UNLIMITED_BYTES:
                 raise BaechiError("B304", f"device '{device.name}' has {device.memory_bytes} bytes of memory")
             rates = (device.speed, device.efficiency, device.bytes_per_second, *device.flops_per_second.values())
+            if device.threads < 1:
+                raise BaechiError("B304", f"device '{device.name}' has {device.threads} threads")
             if not (all(rate > 0 for rate in rates) and 0 <= device.launch_seconds < math.inf):
                 raise BaechiError("B304", f"device '{device.name}' has a rate that is not above 0")
         for link in (self.link, *self.links.values()):

@@ -86,6 +86,7 @@ _DEVICE: Readers = {
     "efficiency": _rate,
     "speed": _rate,
     "host": Entry.text,
+    "threads": Entry.integer,
 }
 
 

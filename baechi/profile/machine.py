@@ -17,12 +17,12 @@ from baechi.ir.cluster import Device, Link
 
 __all__ = ["Machine", "cache_directory", "measure_cpu", "tuned_environment"]
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What one core can do, and what lies between two threads.
+    """What one core can do, and what lies between two threads and between two processes.
 
     Attributes:
         flops_per_second: of a large float32 matrix product.
@@ -30,6 +30,8 @@ class Machine:
         launch_seconds: the least time of an op.
         copy_bytes_per_second: of one tensor copied between two virtual devices.
         handoff_seconds: from one thread's signal to another thread's next instruction.
+        wire_bytes_per_second: of one tensor sent from one process to another.
+        wire_seconds: the least time of that.
         cores: of the machine, as far as this process may use them.
     """
 
@@ -38,6 +40,8 @@ class Machine:
     launch_seconds: float
     copy_bytes_per_second: float
     handoff_seconds: float
+    wire_bytes_per_second: float
+    wire_seconds: float
     cores: int
 
     def device(self, name: str, memory_bytes: int | None = None) -> Device:
@@ -52,8 +56,15 @@ class Machine:
             launch_seconds=self.launch_seconds,
         )
 
-    def link(self) -> Link:
-        """Between two virtual devices: a hand-over to the copy lane, the copy, and a hand-over back."""
+    def link(self, *, processes: bool = True) -> Link:
+        """Between two virtual devices.
+
+        Args:
+            processes: whether each is a process, and tensors are sent; else each is a thread, and a
+                transfer is a hand-over to the copy lane, the copy, and a hand-over back.
+        """
+        if processes:
+            return Link(self.wire_seconds, self.wire_bytes_per_second)
         return Link(2 * self.handoff_seconds, self.copy_bytes_per_second)
 
 
@@ -81,7 +92,7 @@ def cache_directory() -> Path:
 
 
 def measure_cpu(*, refresh: bool = False) -> Machine:
-    """Measure this machine's CPU in under two seconds, or read what was measured before.
+    """Measure this machine's CPU in some seconds, or read what was measured before.
 
     Args:
         refresh: measure even when there is a measurement.
@@ -130,6 +141,8 @@ def _write(path: Path, data: dict[str, object]) -> None:
 def _measure() -> Machine:
     import torch
 
+    from baechi.profile.wire import measure_wire
+
     torch.set_num_threads(1)
     with torch.inference_mode():
         side = 768
@@ -141,12 +154,16 @@ def _measure() -> Machine:
         clone = _best(large.clone, 0.3)
         small = torch.rand(4)
         launch = _best(lambda: [torch.ops.aten.relu.default(small) for _ in range(100)], 0.1) / 100
+    copy, handoff = large.numel() * 4 / clone, _handoff()
+    wire = measure_wire() or (2 * handoff, copy)
     return Machine(
         flops_per_second=2.0 * side**3 / product,
         bytes_per_second=2.0 * large.numel() * 4 / stream,
         launch_seconds=launch,
-        copy_bytes_per_second=large.numel() * 4 / clone,
-        handoff_seconds=_handoff(),
+        copy_bytes_per_second=copy,
+        handoff_seconds=handoff,
+        wire_bytes_per_second=wire[1],
+        wire_seconds=wire[0],
         cores=len(os.sched_getaffinity(0)),
     )
 

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 from baechi.backends.pytorch.executor import Executor, torch_devices
 from baechi.errors import BaechiError
 from baechi.ir.plan import Plan
+from baechi.profile.beside import busy_neighbours
 from baechi.profile.ops import profile_ops
 from baechi.profile.step import Measured, measure_step
 from baechi.units import format_bytes
@@ -58,11 +59,22 @@ def train(
 
 
 def measure_ops(
-    program: "TorchProgram", build: Callable[[], torch.nn.Module], inputs: Sequence[Any], *, seed: int = 0
+    program: "TorchProgram",
+    build: Callable[[], torch.nn.Module],
+    inputs: Sequence[Any],
+    *,
+    seed: int = 0,
+    beside: int = 0,
 ) -> dict[str, float]:
     """Median time of each kind of op on one core, in seconds by `Op.key`, in steps on real weights and inputs.
 
     Real ones, because arithmetic on the tiny numbers that made-up ones lead to is up to ten times slower.
+
+    Args:
+        program, build, inputs: as for `train`.
+        seed: of the weights.
+        beside: how many other processes compute meanwhile (`neighbours_of`), as other devices of
+            a plan will: they share memory and caches.
 
     Raises:
         BaechiError: B6xx as `profile_ops`.
@@ -71,7 +83,8 @@ def measure_ops(
     module = build()
     flat = pytree.tree_flatten(tuple(inputs))[0]
     parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
-    return dict(profile_ops(program, inputs=flat, parameters=parameters, buffers=buffers, repeats=3).by_key)
+    with busy_neighbours(beside):
+        return dict(profile_ops(program, inputs=flat, parameters=parameters, buffers=buffers, repeats=3).by_key)
 
 
 def check_memory(program: "TorchProgram", plan: Plan) -> None:

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from baechi.backends.pytorch.executor import Executor
 from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
 from baechi.profile.memory import memory_curves
 
-__all__ = ["Measured", "measure_step", "trace_step"]
+__all__ = ["Measured", "measure_step", "summarize", "trace_step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ def measure_step(
     for i in range(warmup + steps):
         start = time.perf_counter()
         result = executor.step(*inputs)
+        _wait(executor.devices)
         if i >= warmup:
             seconds.append(time.perf_counter() - start)
         if executor.program.has_loss:
@@ -62,9 +63,14 @@ def measure_step(
     peaks = {}
     if memory:
         peaks = {device: max(b for _, b in curve) for device, curve in memory_curves(executor, inputs).items()}
+    return summarize(seconds, losses, peaks)
+
+
+def summarize(seconds: Sequence[float], losses: Sequence[float], peaks: Mapping[str, int]) -> Measured:
+    """A measured step from the time of each (at least one), the losses and the peaks."""
     median = statistics.median(seconds)
     low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else (median,) * 3
-    return Measured(median, tuple(seconds), (high - low) / median if median else 0.0, tuple(losses), peaks)
+    return Measured(median, tuple(seconds), (high - low) / median if median else 0.0, tuple(losses), dict(peaks))
 
 
 def trace_step(executor: Executor, inputs: Sequence[Any], *, memory: bool = False) -> Timeline:
@@ -124,9 +130,7 @@ class _Events:
     def begin(self) -> None:
         self._raw: list[tuple[int, Any, Any]] = []
         self._base = {}
-        for device in self._devices.values():
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+        _wait(self._devices)
         for name, device in self._devices.items():
             self._base[name] = self._now(device)
 
@@ -144,8 +148,16 @@ class _Events:
         self._raw.append((i, entered, self._now(self._devices[self._actions[i].agent.device])))
 
     def spans(self) -> list[tuple[int, float, float]]:
+        _wait(self._devices)
         return [(i, self._since(i, a), self._since(i, b)) for i, a, b in self._raw]
 
     def _since(self, i: int, moment: Any) -> float:
         base = self._base[self._actions[i].agent.device]
         return moment - base if isinstance(base, float) else float(base.elapsed_time(moment)) / 1e3
+
+
+def _wait(devices: Mapping[str, torch.device]) -> None:
+    """Until the GPUs have done all that was issued: a step returns before."""
+    for device in devices.values():
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)

@@ -9,7 +9,8 @@ from baechi.ir.plan import Plan
 from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
 from baechi.report.layout import percent
 from baechi.sim import critical_path
-from baechi.sim.holders import Holder, Peak, peak_of
+from baechi.sim.holders import Peak, peak_of
+from baechi.sim.lifetimes import Holder
 from baechi.units import format_seconds
 
 __all__ = ["CATEGORIES", "Categories", "Explanation", "Path", "Share", "explain", "held_by_module", "sentence"]

@@ -12,7 +12,7 @@ from baechi.report.facts import OneDevice, count_ops, parameter_count, traffic_o
 from baechi.report.layout import WIDTH, bar, clip, fields, percent, table, wrap
 from baechi.units import format_bytes, format_count, format_seconds
 
-__all__ = ["Compared", "compare_text", "head", "plan_text", "run_text"]
+__all__ = ["Compared", "PlainRun", "compare_text", "head", "plan_text", "run_text"]
 
 
 def plan_text(graph: Graph, plan: Plan, timeline: Timeline, alone: OneDevice, *, seconds: float | None = None) -> str:
@@ -107,6 +107,25 @@ def _devices(plan: Plan, timeline: Timeline) -> list[str]:
     return table(rows, "<>>>><>")
 
 
+@dataclass(frozen=True, slots=True)
+class PlainRun:
+    """The plain model, trained beside the placed one.
+
+    Attributes:
+        cap_bytes: what its process was held to; None for no cap.
+        step_seconds: median of its steps; None when it died.
+        peak_bytes: its memory; None when it died.
+        losses: of each step.
+        error: how it died; None when it did not.
+    """
+
+    cap_bytes: int | None
+    step_seconds: float | None
+    peak_bytes: int | None
+    losses: tuple[float, ...]
+    error: str | None
+
+
 def run_text(
     plan: Plan,
     *,
@@ -116,6 +135,8 @@ def run_text(
     spread: float,
     losses: Sequence[float],
     peaks: Mapping[str, int],
+    parameters: Mapping[str, int] | None = None,
+    plain: Sequence[PlainRun] = (),
 ) -> str:
     """What a run measured, beside what was predicted.
 
@@ -125,6 +146,8 @@ def run_text(
         seconds: of each timed step; `median` and `spread` (quartile distance over median) of them.
         losses: of each step, warm-up included.
         peaks: measured bytes by device.
+        parameters: how many each worker process holds; None when devices were threads.
+        plain: the plain model's runs.
     """
     predicted = plan.predicted.step_seconds
     ratio = f", {median / predicted:.2f} x the prediction of {format_seconds(predicted)}" if predicted else ""
@@ -134,6 +157,10 @@ def run_text(
     ]
     if losses:
         facts.append(("loss", f"{losses[0]:.6g} -> {losses[-1]:.6g} in {len(losses)} steps"))
+    if parameters is not None:
+        whole = f"{format_count(sum(parameters.values()))} parameters, each in one of them"
+        facts.append(("workers", f"{len(parameters)} process{'es' if len(parameters) > 1 else ''} with {whole}"))
+    facts += [("plain", _plain_text(run, median, losses)) for run in plain]
     rows = [("device", "measured peak", "predicted", "ratio", "cap")]
     for device in plan.cluster.devices:
         if device.name in peaks:
@@ -142,6 +169,17 @@ def run_text(
             rows.append((device.name, format_bytes(found), format_bytes(wanted), share, format_bytes(device.cap)))
     top = clip(f"{name}, on {format_cluster(plan.cluster)}, placed by {plan.placer.name}", WIDTH)
     return "\n".join([top, "", *fields(facts), "", *table(rows, "<>>>>")]) + "\n"
+
+
+def _plain_text(run: PlainRun, median: float, losses: Sequence[float]) -> str:
+    where = "without a cap" if run.cap_bytes is None else f"in {format_bytes(run.cap_bytes)}"
+    if run.step_seconds is None:
+        return f"{where}: {run.error}"
+    step = f"{format_seconds(run.step_seconds)} a step, {run.step_seconds / median:.2f} x the placed one"
+    pairs = list(zip(losses, run.losses, strict=False))
+    worst = max((abs(a - b) / max(abs(b), 1e-12) for a, b in pairs), default=0.0)
+    same = "losses equal" if worst == 0 else f"losses differ by {worst:.0e} at most"
+    return f"{where}: {step}; {same}"
 
 
 @dataclass(frozen=True, slots=True)

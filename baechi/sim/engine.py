@@ -79,7 +79,7 @@ def _start_ops(a: Arrays, device: Ints, order: Ints, order_ptr: Ints, s: State) 
         s.run.op_start[i] = s.tally[NOW]
         c = _clock_of(a, d, d)
         s.ends[d] = s.clock[c] + a.ticks[i, d]
-        s.active[c] += 1
+        s.active[c] += a.threads[d]
         nbytes = a.temp[i]
         for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
             nbytes += a.t_size[t]
@@ -203,7 +203,7 @@ def _release(a: Arrays, x: Transfers, storage: int, s: State) -> int:
 def _finish_op(a: Arrays, device: Ints, x: Transfers, x_rank: Ints, i: int, d: int, s: State) -> None:
     s.run.op_end[i] = s.tally[NOW]
     s.running[d] = -1
-    s.active[_clock_of(a, d, d)] -= 1
+    s.active[_clock_of(a, d, d)] -= a.threads[d]
     s.tally[DONE] += 1
     freed = a.temp[i]
     for k in range(a.in_ptr[i], a.in_ptr[i + 1]):

@@ -1,36 +1,17 @@
 """Who holds the memory of a device when it is at its peak."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from baechi.ir.graph import Graph
 from baechi.ir.plan import Plan
 from baechi.ir.timeline import Timeline, TransferSpan
+from baechi.sim.lifetimes import Holder, Lifetime, lifetimes
 
-__all__ = ["Holder", "Peak", "peak_of"]
-
-HolderKind = Literal["persistent", "tensor", "copy", "temporary"]
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Bytes that are live at a peak.
-
-    Attributes:
-        kind: what persists through all steps; a tensor where it is made; a received copy; what an
-            op needs only while it runs.
-        op: which op has it, or made the tensor.
-        tensor: the tensor; empty for what persists and what is temporary.
-        nbytes: how much.
-    """
-
-    kind: HolderKind
-    op: str
-    tensor: str
-    nbytes: int
+__all__ = ["Peak", "peak_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +31,6 @@ class Peak:
     nbytes: int
     running: str
     holders: tuple[Holder, ...]
-
-
-class _Storage(NamedTuple):
-    """Memory that lives from an event until the last of others."""
-
-    holder: Holder
-    maker: str | TransferSpan
-    readers: tuple[str, ...]
-    sent: tuple[TransferSpan, ...]
-    keep: bool
 
 
 class _Moment(NamedTuple):
@@ -112,7 +83,7 @@ class _Instant:
         self._graph, self._order, self._seconds = graph, order, seconds
         self._span = timeline.span
         self._position = {name: i for i, name in enumerate(order)}
-        self._storages = tuple(_storages(graph, order, timeline, device))
+        self._storages = tuple(lifetimes(graph, order, timeline, device))
         self._beginning = [s for s in timeline.transfers if s.destination == device and s.start == seconds]
         self._ending = [s for s in timeline.transfers if s.source == device and s.end == seconds]
         self._ending.sort(key=lambda s: s.start)
@@ -138,7 +109,7 @@ class _Instant:
         return running, holders
 
     def _is_live(
-        self, s: _Storage, started: int, done: int, begun: list[TransferSpan], ended: list[TransferSpan]
+        self, s: Lifetime, started: int, done: int, begun: list[TransferSpan], ended: list[TransferSpan]
     ) -> bool:
         if isinstance(s.maker, str):
             if self._position[s.maker] >= started:
@@ -148,47 +119,3 @@ class _Instant:
         read = any(self._position[name] >= done for name in s.readers)
         sent = any(x.end > self._seconds or (x.end == self._seconds and x not in ended) for x in s.sent)
         return s.keep or read or sent
-
-
-def _storages(graph: Graph, order: Sequence[str], timeline: Timeline, device: str) -> Iterator[_Storage]:
-    """Everything that ever takes memory on a device, besides what persists and what is temporary."""
-    here = frozenset(order)
-    arrival = {s.tensor: s for s in timeline.transfers if s.destination == device}
-    leaving: dict[str, list[TransferSpan]] = {}
-    for span in timeline.transfers:
-        if span.source == device:
-            leaving.setdefault(span.tensor, []).append(span)
-    root = _roots(graph, here)
-    tensors: dict[str, list[str]] = {}
-    for tensor, owner in root.items():
-        tensors.setdefault(owner, []).append(tensor)
-    for name, members in tensors.items():
-        base, maker = graph.tensor[name], graph.producer[name]
-        made = [t for t in members if graph.producer[t].name in here]
-        readers = (op.name for t in members for op in graph.readers[t] if op.name in here)
-        holding = tuple(dict.fromkeys([*(graph.producer[t].name for t in made), *readers]))
-        sent = tuple(span for t in made for span in leaving.get(t, ()))
-        keep = any(graph.tensor[t].keep for t in made)
-        if maker.name not in here:
-            yield _Storage(Holder("copy", maker.name, name, base.nbytes), arrival[name], holding, sent, keep)
-        elif base.nbytes > base.held:
-            size = base.nbytes - base.held
-            yield _Storage(Holder("tensor", maker.name, name, size), maker.name, holding, sent, keep)
-
-
-def _roots(graph: Graph, here: frozenset[str]) -> Mapping[str, str]:
-    """For each tensor made or read here, the tensor whose storage it is in here: its own, that of
-    what it is a view of, or that of a received copy."""
-    storage: dict[str, str] = {}
-    origin: dict[str, str] = {}
-    for i in graph.order:
-        op = graph.ops[i]
-        if op.name in here:
-            for name in op.inputs:
-                storage.setdefault(name, name)  # made elsewhere: a copy
-        for t in op.outputs:
-            origin[t.name] = t.name if t.alias_of is None else origin.get(t.alias_of, t.alias_of)
-            if op.name in here:
-                base = next((u for u in op.inputs if origin[u] == origin[t.name]), None)
-                storage[t.name] = t.name if t.alias_of is None or base is None else storage[base]
-    return storage

@@ -60,13 +60,14 @@ def _read(module: fx.GraphModule, names: Mapping[str, str]) -> Joint:
     outputs: dict[int, fx.Node] = {}
     gradients: dict[str, fx.Node] = {}
     buffers: dict[str, fx.Node] = {}
+    inputs: dict[int, fx.Node] = {}
     for node, desc in zip(end.args[0], end.meta["desc"], strict=True):  # type: ignore[arg-type]
         if isinstance(node, fx.Node):
-            _end(node, desc, names, (outputs, gradients, buffers))
+            _end(node, desc, names, (outputs, gradients, buffers, inputs))
     nodes = [n for n in module.graph.nodes if n.op == "call_function"]
     backward = frozenset(n for n in nodes if n.meta.get("partitioner_tag") == "is_backward" or _in_backward(n))
     ordered = tuple(outputs[i] for i in sorted(outputs))
-    return Joint(module, roles, ordered, gradients, buffers, _twins(nodes, backward), backward)
+    return Joint(module, roles, ordered, gradients, buffers, _twins(nodes, backward), backward, inputs)
 
 
 def _in_backward(node: fx.Node) -> bool:
@@ -86,13 +87,15 @@ def _role(desc: Any, names: Mapping[str, str]) -> Role:
     raise Unsupported(f"an input of the joint graph is {desc}")
 
 
-def _end(node: fx.Node, desc: Any, names: Mapping[str, str], found: tuple[dict[int, fx.Node], Any, Any]) -> None:
-    outputs, gradients, buffers = found
+def _end(node: fx.Node, desc: Any, names: Mapping[str, str], found: tuple[dict[int, fx.Node], Any, Any, Any]) -> None:
+    outputs, gradients, buffers, inputs = found
     match type(desc).__name__, type(getattr(desc, "grad_of", getattr(desc, "mutated_input", None))).__name__:
         case "PlainAOTOutput", _:
             outputs[desc.idx] = node
         case "GradAOTOutput", "ParamAOTInput":
             gradients[names[desc.grad_of.target]] = node
+        case "GradAOTOutput", "PlainAOTInput":
+            inputs[desc.grad_of.idx] = node
         case "InputMutationAOTOutput", "BufferAOTInput":
             buffers[names[desc.mutated_input.target]] = node
         case "InputMutationAOTOutput", "PlainAOTInput":

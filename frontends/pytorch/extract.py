@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -27,11 +28,16 @@ from baechi.frontends.pytorch.modules import Fixed, Step, find_weights, to_fake,
 from baechi.frontends.pytorch.optimizers import optimizer_spec
 from baechi.frontends.pytorch.program import OptimizerSpec, TorchProgram
 from baechi.frontends.pytorch.provenance import provenance, user_line
+from baechi.frontends.pytorch.seeding import unseeded
+from baechi.frontends.pytorch.sharing import check_apart
 from baechi.ir.graph import Graph
 
 __all__ = ["capture"]
 
 Loss = Callable[..., Any] | str
+Tracer = Callable[[Step, Sequence[Tensor]], Joint]
+_WAYS: tuple[tuple[Tracer, bool], ...] = ((trace_joint, True), (trace_step, True), (trace_joint, False))
+"""Tracers in the order in which they are tried, and whether the code is told that it is being compiled."""
 _DATA_DEPENDENT = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
 
 
@@ -69,20 +75,24 @@ def capture(
 
     Raises:
         BaechiError: B701 on control flow that depends on data, B702 when the code cannot be
-            traced, B703 when the inputs are not the module's, B704 on a bad loss or optimiser.
+            traced, B703 when the inputs are not the module's, B704 on a bad loss or optimiser, B705 when
+            the code seeds the random numbers, B706 when weights share memory without being tied, B707 on
+            a sparse tensor.
 
     Example:
         >>> program = capture(nn.Linear(3, 2), (torch.ones(4, 3),), loss=torch.sum, optimizer="sgd")
         >>> program.gradients
         {'weight': 'mm', 'bias': 'view'}
     """
-    spec = optimizer_spec(optimizer, optimizer_options)
+    spec = optimizer_spec(optimizer, optimizer_options, module)
     _check_inputs(module, args, kwargs or {})
     leaves, tree = pytree.tree_flatten((tuple(args), dict(kwargs or {}), target))
     mode = FakeTensorMode(allow_non_fake_inputs=True)
+    plain = [t.detach() for t in leaves if isinstance(t, Tensor)]
+    wanting = [loss is None and t.requires_grad for t in leaves if isinstance(t, Tensor)]
     with unchanged(module):
         with mode:
-            tensors = [to_fake(t.detach()) for t in leaves if isinstance(t, Tensor)]
+            tensors = [to_fake(t).requires_grad_(wants) for t, wants in zip(plain, wanting, strict=True)]
             step = _step(module, [None if isinstance(t, Tensor) else Fixed(t) for t in leaves], tree, loss, target)
         with _tracing(step, portable):
             joint = _trace(step, tensors)
@@ -106,7 +116,10 @@ def _check_inputs(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
 
 def _step(module: nn.Module, leaves: Sequence[Any], tree: Any, loss: Loss | None, target: Any) -> Step:
     weights = find_weights(module)
-    fakes = {name: to_fake(t) for name, t in (*weights.parameters.items(), *weights.buffers.items())}
+    check_apart(weights.parameters, weights.buffers)
+    fakes = {name: to_fake(t) for name, t in weights.buffers.items()}
+    # What stands in for a parameter, as in `torch.func.functional_call`, may be no Parameter itself.
+    fakes |= {n: nn.Parameter(to_fake(t), requires_grad=t.requires_grad) for n, t in weights.parameters.items()}
     for owner in module.modules():
         for key, value in list(vars(owner).items()):
             if isinstance(value, Tensor) and value.is_meta:
@@ -118,30 +131,41 @@ def _step(module: nn.Module, leaves: Sequence[Any], tree: Any, loss: Loss | None
 def _tracing(step: Step, portable: bool) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(unseeded())
         stack.enter_context(torch.enable_grad())
         # A failing shape rule is reported once, as an error of ours, not logged with its traceback.
         stack.enter_context(mock.patch.object(logging.getLogger("torch._subclasses.fake_tensor"), "disabled", True))
-        # Code that looks at values unless it is being compiled (masks of transformers) must not look.
-        stack.enter_context(mock.patch.object(torch.compiler, "_is_compiling_flag", True))
         stack.enter_context(kernels.portable() if portable else kernels.unfused_rnns())
         stack.enter_context(provenance(step))
         yield
 
 
 def _trace(step: Step, tensors: Sequence[Tensor]) -> Joint:
-    """By the joint exporter; what that cannot express, by tracing a functional step."""
-    try:
-        return trace_joint(step, tensors)
-    except BaechiError:
-        raise
-    except Exception as error:  # whatever user code raises, under a tracer that raises its own kinds
-        if _data_dependent(error):
-            raise _control_flow(error) from error
-        first = error
-    try:
-        return trace_step(step, tensors)
-    except Exception:  # noqa: BLE001  the first tracer's error is the one to report
-        raise _untraceable(first) from first
+    """By the joint exporter; what that cannot express, in other ways."""
+    failed: list[Exception] = []
+    for tracer, compiling in _WAYS:
+        try:
+            return _told(tracer, step, tensors, compiling=compiling)
+        except BaechiError:
+            raise
+        except Exception as error:  # noqa: BLE001  what user code raises, under a tracer that raises its own kinds
+            failed.append(error)
+        if _data_dependent(failed[0]):
+            break
+    reason = next(filter(_data_dependent, failed), None)
+    if reason is not None:
+        raise _control_flow(reason) from reason
+    raise _untraceable(failed[0]) from failed[0]
+
+
+def _told(tracer: Tracer, step: Step, tensors: Sequence[Tensor], *, compiling: bool) -> Joint:
+    """Trace code that asks `torch.compiler.is_compiling`.
+
+    Code that looks at values unless it is being compiled (masks of transformers) must not look; code
+    that leaves out more than that when it is compiled is traced as eager code.
+    """
+    with mock.patch.object(torch.compiler, "_is_compiling_flag", compiling):
+        return tracer(step, tensors)
 
 
 def _data_dependent(error: BaseException) -> bool:
@@ -157,7 +181,8 @@ def _control_flow(error: BaseException) -> BaechiError:
         return BaechiError(
             "B701",
             f"{line}: the shape of a result depends on the data ({error})",
-            help="a step is placed once for all data: use masks and fixed sizes instead of nonzero or boolean indexing",
+            help="a step is placed once for all data: use masks and fixed sizes instead of nonzero or boolean indexing; "
+            "in a mixture of experts, run each expert on all tokens and weight the results",
         )
     return BaechiError(
         "B701",
@@ -180,6 +205,7 @@ def _program(
     joint: Joint, step: Step, leaves: Sequence[Any], optimizer: OptimizerSpec | None, name: str, keep_gradients: bool
 ) -> TorchProgram:
     positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    joint = _with_assigned(joint, step.assigned)
     joint = tidy(joint, {node: _placeholder(role, positions) for node, role in joint.roles.items()})
     built = build(joint, optimizer, keep_gradients=keep_gradients)
     inputs: list[str | None] = [None] * (len(leaves) if step.with_target else len(leaves) - 1)
@@ -207,8 +233,22 @@ def _program(
         updates=built.updates,
         optimizer=optimizer,
         has_loss=step.loss is not None,
-        tied={other: first for other, first in weights.tied.items() if first in weights.parameters},
+        tied=weights.tied,
+        given={i: leaf for i, leaf in enumerate(leaves[: len(inputs)]) if not isinstance(leaf, Tensor)},
+        input_gradients={
+            position: built.results[joint.input_gradients[i]][0] if i in joint.input_gradients else None
+            for i, position in enumerate(positions)
+            if step.loss is None and leaves[position].requires_grad
+        },
     )
+
+
+def _with_assigned(joint: Joint, names: Sequence[str]) -> Joint:
+    """The last results are the new values of these buffers."""
+    if not names:
+        return joint
+    last = dict(zip(names, joint.outputs[-len(names) :], strict=True))
+    return replace(joint, outputs=joint.outputs[: -len(names)], buffers={**joint.buffers, **last})
 
 
 def _placeholder(role: Role, positions: Sequence[int]) -> str:

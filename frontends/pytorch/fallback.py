@@ -38,7 +38,9 @@ def trace_step(step: Step, tensors: Sequence[Tensor]) -> Joint:
     made = _outline(step, weights, tensors)
     tangents = [torch.ones_like(made[i]) for i in sorted(made)]
     parts = (len(weights), len(tensors))
-    missing: set[str] = set()
+    wanting = [i for i, t in enumerate(tensors) if t.requires_grad]
+    learning: list[str | int] = [*trained, *wanting]
+    missing: set[str | int] = set()
 
     def both(*flat: Tensor) -> list[Tensor]:
         """Outputs that need no gradient included, then the gradients that exist."""
@@ -47,9 +49,12 @@ def trace_step(step: Step, tensors: Sequence[Tensor]) -> Joint:
         outputs = functional_call(step, named, tuple(given))
         with _backward_notes([outputs[i] for i in sorted(made)]):
             found = torch.autograd.grad(
-                [outputs[i] for i in sorted(made)], [named[k] for k in trained], list(rest), allow_unused=True
+                [outputs[i] for i in sorted(made)],
+                [*(named[k] for k in trained), *(given[i] for i in wanting)],
+                list(rest),
+                allow_unused=True,
             )
-        missing.update(k for k, g in zip(trained, found, strict=True) if g is None)
+        missing.update(k for k, g in zip(learning, found, strict=True) if g is None)
         return [*outputs, *(g for g in found if g is not None)]
 
     flat = [*weights.values(), *tensors, *tangents]
@@ -58,7 +63,7 @@ def trace_step(step: Step, tensors: Sequence[Tensor]) -> Joint:
         first = make_fx(both, decomposition_table=table, tracing_mode="fake")(*flat)
         _note_links(first)
         module = _functional(first, flat)
-    return _read(module, keys, list(weights), len(tensors), sorted(made), [k for k in trained if k not in missing])
+    return _read(module, keys, list(weights), len(tensors), sorted(made), [k for k in learning if k not in missing])
 
 
 def _outline(step: Step, weights: dict[str, Tensor], tensors: Sequence[Tensor]) -> dict[int, Tensor]:
@@ -132,7 +137,7 @@ def _read(
     weights: Sequence[str],
     inputs: int,
     tangents: Sequence[int],
-    trained: Sequence[str],
+    trained: Sequence[str | int],
 ) -> Joint:
     placeholders = list(module.graph.find_nodes(op="placeholder"))
     roles = {n: Role("parameter" if k[0] == "p" else "buffer", keys[k]) for n, k in zip(placeholders, weights)}  # noqa: B905
@@ -152,10 +157,11 @@ def _read(
         module,
         roles,
         results[:split],
-        dict(zip((keys[k] for k in trained), results[split:], strict=True)),
+        {keys[k]: g for k, g in zip(trained, results[split:], strict=True) if isinstance(k, str)},
         buffers,
         {n: owners[number] for n, (number, late) in links.items() if late and number in owners},
         frozenset(n for n, (_, late) in links.items() if late),
+        {k: g for k, g in zip(trained, results[split:], strict=True) if isinstance(k, int)},
     )
 
 

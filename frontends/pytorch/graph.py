@@ -9,6 +9,7 @@ import torch
 from torch import Tensor as TorchTensor
 from torch import fx
 
+from baechi.errors import BaechiError
 from baechi.frontends.pytorch import costs
 from baechi.frontends.pytorch.joint import Joint, Role
 from baechi.frontends.pytorch.optimizers import state_bytes
@@ -17,7 +18,7 @@ from baechi.frontends.pytorch.provenance import origin
 from baechi.frontends.pytorch.writes import Built, add_writes
 from baechi.ir.op import Op, Phase, Tensor
 
-__all__ = ["build"]
+__all__ = ["build", "draws"]
 
 
 def build(joint: Joint, optimizer: OptimizerSpec | None, *, keep_gradients: bool) -> Built:
@@ -30,6 +31,8 @@ def build(joint: Joint, optimizer: OptimizerSpec | None, *, keep_gradients: bool
             are charged to the parameters' `persistent_bytes`, and held there.
     """
     built = Built()
+    for name, gradient in joint.gradients.items():
+        _check_dense(gradient.meta["val"], f"the gradient of '{name}'")
     backward = _close_backward(joint)
     for node in joint.module.graph.nodes:
         match node.op:
@@ -62,8 +65,9 @@ def _add_placeholder(
     match role.kind:
         case "parameter":
             group = f"p:{role.name}"
-            if optimizer is not None and role.name in gradients:
-                persistent += state_bytes(optimizer, value)
+            update = optimizer.for_parameter(role.name) if optimizer is not None else None
+            if update is not None and role.name in gradients:
+                persistent += state_bytes(update, value)
         case "buffer":
             group = f"b:{role.name}"
         case "tangent":
@@ -114,6 +118,7 @@ def _add_call(built: Built, node: fx.Node, phase: Phase) -> None:
     outputs: list[Tensor] = []
     items: list[fx.Node] = []
     for name, value, holder in _results(node, node.meta.get("val"), node.name, items):
+        _check_dense(value, f"the result of {node.target} in '{origin(node)[0]}'")
         # A storage known from elsewhere counts only when this call could have reached it.
         base = built.storage.get(_storage(value))
         alias = base if base in mine else None
@@ -147,6 +152,15 @@ def _add_call(built: Built, node: fx.Node, phase: Phase) -> None:
     built.nodes[node.name] = (node, *items)
 
 
+def _check_dense(value: TorchTensor, what: str) -> None:
+    if value.layout != torch.strided:
+        raise BaechiError(
+            "B707",
+            f"{what} is sparse, and only dense tensors are placed",
+            help="build the embedding with sparse=False, or call to_dense()",
+        )
+
+
 def _results(
     node: fx.Node, value: Any, name: str, items: list[fx.Node]
 ) -> Iterator[tuple[str, TorchTensor, fx.Node | None]]:
@@ -176,15 +190,16 @@ def _unused(value: Any) -> Iterator[tuple[str, TorchTensor]]:
 
 def _random_turn(built: Built, node: fx.Node) -> tuple[str, ...]:
     """Random ops draw from one stream: each waits for the one before it, as in eager code."""
-    tags = getattr(node.target, "tags", ())
-    if torch.Tag.nondeterministic_seeded not in tags or not _draws(node):
+    if not draws(node):
         return ()
     before, built.last_random = built.last_random, node.name
     return () if before is None else (before,)
 
 
-def _draws(node: fx.Node) -> bool:
-    """Whether the call really takes random numbers: attention with dropout 0 does not."""
+def draws(node: fx.Node) -> bool:
+    """Whether a call takes random numbers: attention with dropout 0 does not."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
     schema = getattr(node.target, "_schema", None)
     for i, argument in enumerate(schema.arguments if schema is not None else ()):
         if argument.name == "dropout_p":

@@ -1,7 +1,7 @@
 """What a tracer hands over: one functional graph of forward and backward, and what its ends mean."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -39,6 +39,7 @@ class Joint:
         buffers: node of the new value, by the name of each buffer that the step writes.
         twin: by backward node, the forward node that it belongs to, where the trace tells.
         backward: the nodes of the backward pass.
+        input_gradients: node by index among the tensor inputs, for those that want a gradient and get one.
     """
 
     module: fx.GraphModule
@@ -48,13 +49,14 @@ class Joint:
     buffers: Mapping[str, fx.Node]
     twin: Mapping[fx.Node, fx.Node]
     backward: frozenset[fx.Node]
+    input_gradients: Mapping[int, fx.Node] = field(default_factory=dict)
 
 
 def tidy(joint: Joint, names: Mapping[fx.Node, str]) -> Joint:
     """Drop what does nothing and unread inputs; name the placeholders after what they are.
 
     Nothing: dead nodes, assertions, a transpose of a transpose, and ``detach``, for the graph runs
-    without autograd.
+    without autograd. A ``view`` becomes a ``reshape``, which takes any strides.
 
     Args:
         joint: a traced step; its module is changed in place.
@@ -69,6 +71,10 @@ def tidy(joint: Joint, names: Mapping[fx.Node, str]) -> Joint:
             node.replace_all_uses_with(moved[node])
         elif node.op == "call_function" and not node.users and "_assert" in str(node.target):
             graph.erase_node(node)
+        elif node.target is torch.ops.aten.view.default:
+            # Some kernels lay their result out otherwise than their shape rules say; what fits by the rules
+            # has to be copied then, as eager code would.
+            node.target = torch.ops.aten.reshape.default
     graph.eliminate_dead_code()
     for node, role in joint.roles.items():
         if role.kind == "input" and not node.users:
@@ -85,6 +91,7 @@ def tidy(joint: Joint, names: Mapping[fx.Node, str]) -> Joint:
         outputs=[moved.get(n, n) for n in joint.outputs],
         gradients={name: moved.get(n, n) for name, n in joint.gradients.items()},
         buffers={name: moved.get(n, n) for name, n in joint.buffers.items()},
+        input_gradients={i: moved.get(n, n) for i, n in joint.input_gradients.items()},
     )
 
 

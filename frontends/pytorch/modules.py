@@ -12,7 +12,17 @@ from torch.utils import _pytree as pytree
 
 from baechi.errors import BaechiError
 
-__all__ = ["OUTPUT_LOSS", "Fixed", "Step", "Weights", "build_meta", "find_weights", "to_fake", "unchanged"]
+__all__ = [
+    "OUTPUT_LOSS",
+    "Fixed",
+    "Step",
+    "Weights",
+    "build_meta",
+    "evaluate_loss",
+    "find_weights",
+    "to_fake",
+    "unchanged",
+]
 
 OUTPUT_LOSS = "output"
 
@@ -119,9 +129,10 @@ class Step(nn.Module):
         self.output_spec: pytree.TreeSpec | None = None
         self.is_tensor: tuple[bool, ...] = ()
         self.fixed: tuple[Any, ...] = ()
+        self.assigned: tuple[str, ...] = ()
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Run the module, then the loss; the results are the tensors among the outputs."""
+        """Run the module, then the loss; the results are the tensors among the outputs, and the `assigned` buffers."""
         mine = {name: self._tensor(key) for name, key in self.names.items()}
         for container, key, name in self.weights.places:
             container[key] = mine[name]
@@ -129,49 +140,69 @@ class Step(nn.Module):
         leaves = [next(given) if leaf is None else leaf.value for leaf in self.leaves]
         args, kwargs, target = pytree.tree_unflatten(leaves, self.spec)
         with self.around:
-            result = self._with_loss(self.hidden[0](*args, **kwargs), target)
-        self._write_back(mine)
+            result = self.hidden[0](*args, **kwargs)
+            if self.loss is not None:
+                result = evaluate_loss(self.loss, result, target, with_target=self.with_target)
+        assigned = self._assigned(mine)
+        self.assigned = tuple(assigned)
         flat, self.output_spec = pytree.tree_flatten(result)
         self.is_tensor = tuple(isinstance(t, Tensor) for t in flat)
         self.fixed = tuple(None if isinstance(t, Tensor) else t for t in flat)
-        return _separate([t for t in flat if isinstance(t, Tensor)], (*tensors, *mine.values()))
+        results = [*(t for t in flat if isinstance(t, Tensor)), *assigned.values()]
+        return _separate(results, (*tensors, *mine.values()))
 
     def _tensor(self, key: str) -> Tensor:
         found = self._parameters[key] if key in self._parameters else self._buffers[key]
         assert found is not None  # both dicts were filled from tensors
         return found
 
-    def _with_loss(self, output: Any, target: Any) -> Any:
-        if self.loss is None:
-            return output
-        if self.loss == OUTPUT_LOSS:
-            value = _own_loss(output)
-        elif callable(self.loss):
-            value = self.loss(output, target) if self.with_target else self.loss(output)
-        if not isinstance(value, Tensor):
-            raise BaechiError("B704", f"the loss is no tensor but a {type(value).__name__}")
-        if value.numel() != 1:
-            raise BaechiError(
-                "B704",
-                f"the loss is no scalar: its shape is {tuple(value.shape)}",
-                help="reduce it, with mean() or sum()",
-            )
-        if not value.requires_grad:
-            raise BaechiError(
-                "B704",
-                "the loss does not depend on any parameter that requires a gradient",
-                help="call requires_grad_()",
-            )
-        return value
-
-    def _write_back(self, mine: Mapping[str, Tensor]) -> None:
-        """A buffer that the module assigned anew is written in place, so that the trace sees it."""
+    def _assigned(self, mine: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The new values of buffers that the module assigned anew: results, for backward may read the old ones."""
+        found = {}
         for container, key, name in self.weights.places:
-            if name not in self.weights.buffers or container[key] is mine[name]:
+            value = container[key]
+            if name not in self.weights.buffers or value is mine[name]:
                 continue
-            if isinstance(container[key], Tensor) and container[key].shape == mine[name].shape:
-                with torch.no_grad():
-                    mine[name].copy_(container[key])
+            if isinstance(value, Tensor) and value.shape == mine[name].shape:
+                found[name] = value.detach().to(mine[name].dtype)
+        return found
+
+
+def evaluate_loss(loss: Callable[..., Any] | str, output: Any, target: Any, *, with_target: bool) -> Tensor:
+    """The scalar that a step minimises.
+
+    Args:
+        loss: ``loss(output, target)``, ``loss(output)`` when there is no target, or ``"output"``.
+        output: what the module returned.
+        target: the second argument of the loss.
+        with_target: whether the loss takes it.
+
+    Raises:
+        BaechiError: B704 when it is no scalar tensor that depends on a parameter.
+    """
+    if callable(loss):
+        value = loss(output, target) if with_target else loss(output)
+    elif loss == OUTPUT_LOSS:
+        value = _own_loss(output)
+    else:
+        raise BaechiError(
+            "B704", f"no loss {loss!r}", help=f"a callable, or '{OUTPUT_LOSS}' when the output is the loss"
+        )
+    if not isinstance(value, Tensor):
+        raise BaechiError("B704", f"the loss is no tensor but a {type(value).__name__}")
+    if value.numel() != 1:
+        raise BaechiError(
+            "B704",
+            f"the loss is no scalar: its shape is {tuple(value.shape)}",
+            help="reduce it, with mean() or sum()",
+        )
+    if not value.requires_grad:
+        raise BaechiError(
+            "B704",
+            "the loss does not depend on any parameter that requires a gradient",
+            help="call requires_grad_()",
+        )
+    return value
 
 
 def _own_loss(output: Any) -> Any:

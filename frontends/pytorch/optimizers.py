@@ -1,16 +1,16 @@
 """Optimisers as data: what state they keep for a parameter, and what a step of them costs."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from baechi.errors import BaechiError
-from baechi.frontends.pytorch.program import OptimizerSpec
+from baechi.frontends.pytorch.program import OptimizerSpec, ParameterGroup
 
 __all__ = ["NAMES", "optimizer_spec", "state_bytes", "update_cost"]
 
@@ -26,16 +26,21 @@ _SIDES = (5, 7, 11, 13, 17)  # distinct, so that a state's sides can be told apa
 
 
 def optimizer_spec(
-    optimizer: str | type[Optimizer] | Optimizer | None, options: Mapping[str, Any] | None = None
+    optimizer: str | type[Optimizer] | Optimizer | None,
+    options: Mapping[str, Any] | None = None,
+    module: nn.Module | None = None,
 ) -> OptimizerSpec | None:
     """Read an optimiser given by name, class or instance.
 
     Args:
-        optimizer: a name of `NAMES`, a class, an instance whose parameter groups agree, or None.
-        options: hyper-parameters that override those of the name or the instance.
+        optimizer: a name of `NAMES`, a class, an instance, or None.
+        options: hyper-parameters that override those of the name or of all groups of the instance.
+        module: whose parameters the instance updates. The groups of an instance made for another
+            module, such as a copy, must have the same options.
 
     Raises:
-        BaechiError: B704 on an unknown name or option, or groups that differ.
+        BaechiError: B704 on an unknown name or option, groups that differ in their options without
+            the module, or a parameter that the module does not have.
 
     Example:
         >>> optimizer_spec("momentum", {"lr": 0.1}).options
@@ -43,8 +48,13 @@ def optimizer_spec(
     """
     if optimizer is None:
         return None
-    cls, found = _class_and_options(optimizer)
-    merged = {**found, **(options or {})}
+    given = options or {}
+    if isinstance(optimizer, Optimizer):
+        groups = tuple(ParameterGroup(g.names, {**g.options, **given}) for g in _groups(optimizer, module))
+        cls, merged = type(optimizer), groups[0].options
+    else:
+        cls, found = _class_and_options(optimizer)
+        groups, merged = (), {**found, **given}
     known = inspect.signature(cls).parameters
     for name in merged:
         if name not in known:
@@ -53,7 +63,8 @@ def optimizer_spec(
                 f"{cls.__name__} has no option '{name}'",
                 help="options: " + ", ".join(k for k in known if k != "params"),
             )
-    return OptimizerSpec(cls, merged)
+    one_for_all = len(groups) == 1 and groups[0].names in ((), _names(module))
+    return OptimizerSpec(cls, merged, () if one_for_all else groups)
 
 
 def _class_and_options(optimizer: Any) -> tuple[type[Optimizer], Mapping[str, Any]]:
@@ -63,19 +74,40 @@ def _class_and_options(optimizer: Any) -> tuple[type[Optimizer], Mapping[str, An
         return NAMES[optimizer.lower()]
     if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
         return optimizer, {}
-    if not isinstance(optimizer, Optimizer):
-        raise BaechiError(
-            "B704", f"{optimizer!r} is no optimiser", help="give a torch.optim class, an instance or a name"
-        )
+    raise BaechiError("B704", f"{optimizer!r} is no optimiser", help="give a torch.optim class, an instance or a name")
+
+
+def _groups(optimizer: Optimizer, module: nn.Module | None) -> list[ParameterGroup]:
+    """The groups of an instance; one without names when it was made for another module."""
     known = inspect.signature(type(optimizer)).parameters
-    groups = [{k: v for k, v in g.items() if k in known and k != "params"} for g in optimizer.param_groups]
-    if any(g != groups[0] for g in groups):
+    options = [{k: v for k, v in g.items() if k in known and k != "params"} for g in optimizer.param_groups]
+    names = {id(p): name for name, p in module.named_parameters()} if module is not None else {}
+    members = [[names.get(id(p)) for p in g["params"]] for g in optimizer.param_groups]
+    if any(name is not None for group in members for name in group):
+        found = zip(members, optimizer.param_groups, options, strict=True)
+        return [ParameterGroup(_known(group, g["params"]), o) for group, g, o in found]
+    if any(o != options[0] for o in options):
         raise BaechiError(
             "B704",
-            "the parameter groups of the optimiser have different options",
-            help="baechi places one set of options for all parameters so far",
+            "the parameter groups of the optimiser have different options, and its parameters are not the module's",
+            help="make the optimiser for the module that is placed",
         )
-    return type(optimizer), groups[0]
+    return [ParameterGroup((), options[0])]
+
+
+def _known(names: Sequence[str | None], parameters: Sequence[Tensor]) -> tuple[str, ...]:
+    for name, parameter in zip(names, parameters, strict=True):
+        if name is None:
+            raise BaechiError(
+                "B704",
+                f"the optimiser updates a parameter of shape {list(parameter.shape)} that the module does not have",
+                help="give an optimiser of the module's own parameters",
+            )
+    return tuple(name for name in names if name is not None)
+
+
+def _names(module: nn.Module | None) -> tuple[str, ...]:
+    return tuple(name for name, _ in module.named_parameters()) if module is not None else ()
 
 
 def state_bytes(spec: OptimizerSpec, parameter: Tensor) -> int:

@@ -14,16 +14,22 @@ from torch.fx import traceback as fx_traceback
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+import baechi
 from baechi.frontends.pytorch.modules import Step
 
-__all__ = ["KEY", "origin", "provenance", "user_line"]
+__all__ = ["KEY", "calling_line", "origin", "provenance", "user_line"]
 
 KEY = "baechi"
 """Under ``meta["custom"]`` of an fx node: (module path, source line)."""
 
 _HIDDEN = tuple(
     str(Path(p).resolve())
-    for p in (Path(torch.__file__).parent, sysconfig.get_paths()["stdlib"], Path(__file__).parent)
+    for p in (
+        Path(torch.__file__).parent,
+        sysconfig.get_paths()["stdlib"],
+        Path(__file__).parent,
+        Path(baechi.__file__).parent / "backends",
+    )
 )
 _SHOWN: dict[str, str] = {}
 
@@ -59,6 +65,16 @@ def user_line(traceback: TracebackType | None) -> str:
     return line
 
 
+def calling_line(frame: FrameType | None, stop: CodeType | None = None) -> str:
+    """``file:line`` of the nearest frame outwards that is the user's, or nothing; `stop` is no more looked at."""
+    while frame is not None and frame.f_code is not stop:
+        shown = _shown(frame.f_code.co_filename)
+        if shown:
+            return f"{shown}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
 def origin(node: fx.Node) -> tuple[str, str]:
     """Module path and source line that `provenance` noted on a node."""
     found: tuple[str, str] = node.meta.get("custom", {}).get(KEY, ("", ""))
@@ -79,13 +95,7 @@ class _Notes(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def note(self, frame: FrameType | None) -> None:
-        line = ""
-        while frame is not None and frame.f_code is not self.stop:
-            shown = _shown(frame.f_code.co_filename)
-            if shown:
-                line = f"{shown}:{frame.f_lineno}"
-                break
-            frame = frame.f_back
+        line = calling_line(frame, self.stop)
         custom = fx_traceback.current_meta.get("custom", {})
         fx_traceback.current_meta["custom"] = {**custom, KEY: (self.stack[-1], line)}
 

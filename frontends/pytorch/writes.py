@@ -70,14 +70,17 @@ def add_writes(built: Built, joint: Joint, optimizer: OptimizerSpec | None, *, k
         _add_assign(built, buffer, built.results[new][0], readers)
     for node in joint.outputs:
         built.change_tensor(built.results[node][0], keep=True)
+    for node in joint.input_gradients.values():
+        built.change_tensor(built.results[node][0], keep=True)
     for parameter, node in joint.gradients.items():
         (gradient,) = built.results[node]
         if keep_gradients:
             _persist(built, parameter, gradient)
         if optimizer is None or keep_gradients:
             built.change_tensor(gradient, keep=True)
-        if optimizer is not None:
-            _add_update(built, parameter, gradient, optimizer, readers)
+        update = optimizer.for_parameter(parameter) if optimizer is not None else None
+        if update is not None:
+            _add_update(built, parameter, gradient, update, readers)
 
 
 def _readers(built: Built) -> dict[str, list[str]]:

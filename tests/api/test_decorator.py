@@ -73,6 +73,7 @@ def test_the_class_stays_the_class() -> None:
     expected = placed(X)
     torch.manual_seed(0)
     torch.testing.assert_close(again(X), expected)
+    assert len(again.baechi.plans) == 1  # placed as all instances of its class are
     assert "forward" not in vars(copy.deepcopy(placed))
 
 

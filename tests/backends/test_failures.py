@@ -20,12 +20,18 @@ from baechi.frontends.pytorch.program import OptimizerSpec, TorchProgram
 from baechi.ir.plan import Plan
 
 
+_others: set[threading.Thread] = set()
+"""Threads of earlier tests in this process: what dynamo compiled keeps its own."""
+
+
 def ours() -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t.name.startswith("baechi")]
+    return [t for t in threading.enumerate() if t.name.startswith("baechi") and t not in _others]
 
 
 @pytest.fixture(autouse=True)
 def _no_thread_stays() -> Iterator[None]:
+    _others.clear()
+    _others.update(threading.enumerate())
     yield
     assert ours() == []
 

@@ -52,7 +52,7 @@ def test_unknown_model(cli, command: str) -> None:
         (["place", "models:mlp", "--cluster", "4xrtx2081"], "B307"),
         (["place", "models:mlp", "--cluster", "no.toml"], "B308"),
         (["place", "models:mlp", "--table", "no.json", "--cluster", "1x1GiB"], "B309"),
-        (["place", "no.json"], "B102"),
+        (["place", "no.json"], "B110"),
         (["run", "no.json"], "B401"),
         (["explain", "no.json"], "B401"),
         (["compare", "models:mlp", "--placers", "single,m-stc"], "B505"),
@@ -124,7 +124,7 @@ def test_costs_that_are_no_numbers(cli, tmp_path: Path, cost: str) -> None:
 
 def test_not_text(cli, tmp_path: Path) -> None:
     (tmp_path / "w.json").write_bytes(b"\xff\xfe\x00{}")
-    refused(cli("place", tmp_path / "w.json"), "B102")
+    refused(cli("place", tmp_path / "w.json"), "B110")
 
 
 def test_a_table_that_is_none(cli, fork_join: Path, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_own_code_is_placed_and_run(cli, own_code: str, tmp_path: Path) -> None:
     args = "place", f"{own_code}:make", "--batch", 6, "--set", "width=16", "--cluster", "2x1MiB"
     assert cli(*args, "-o", tmp_path / "p.json").code == 0
     ran = cli("run", tmp_path / "p.json", "--steps", 2, "--json")
-    assert ran.code == 0
+    assert ran.code == 0, ran.err
     assert ran.data["losses"] == sorted(ran.data["losses"], reverse=True)
     assert ran.data["graph"]["target"]["batch"] == 6
 

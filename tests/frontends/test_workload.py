@@ -148,7 +148,7 @@ def test_a_wrong_file(tmp_path: Path, data: Any, code: str, what: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(BaechiError, match=r"none\.json: No such file") as caught:
         read_target(tmp_path / "none.json")
-    assert caught.value.code == "B102"
+    assert caught.value.code == "B110"
 
 
 def split(tmp_path: Path, fpgas: list[list[int]], cpus: list[list[int]]) -> Path:

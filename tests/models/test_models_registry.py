@@ -7,7 +7,7 @@ from baechi import models
 from baechi.errors import BaechiError
 from baechi.models.base import at_least, layer_index
 
-NAMES = ("gnmt", "inception_v3", "mlp", "transformer")
+NAMES = ("gnmt", "gpt2", "inception_v3", "mlp", "transformer")
 
 
 def test_every_model_file_is_listed():

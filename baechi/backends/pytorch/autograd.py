@@ -1,7 +1,8 @@
 """The placed module inside the user's own training loop: forward and backward as one autograd function."""
 
-import re
-from collections.abc import Mapping, Sequence
+import contextlib
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +12,14 @@ from torch.utils import _pytree as pytree
 
 from baechi.backends.pytorch.cuda import Streamed
 from baechi.backends.pytorch.executor import check_input, inline_bytes, torch_devices
-from baechi.backends.pytorch.rewrite import SOURCES, Schedule, schedule
+from baechi.backends.pytorch.kinds import modules_of
+from baechi.backends.pytorch.pool import Threads
+from baechi.backends.pytorch.rewrite import alias_root
 from baechi.backends.pytorch.source import Job
+from baechi.backends.pytorch.split import split
 from baechi.backends.pytorch.threads import Crew, Threaded
 from baechi.errors import BaechiError
 from baechi.frontends.pytorch.program import TorchProgram
-from baechi.ir.graph import Graph
 from baechi.ir.plan import Plan
 
 __all__ = ["PlacedForward", "make_forward"]
@@ -25,31 +28,44 @@ Kept = dict[str, dict[str, Any]]
 
 
 def make_forward(
-    program: TorchProgram, plan: Plan, module: nn.Module, *, devices: Mapping[str, torch.device] | None = None
+    program: TorchProgram,
+    plan: Plan,
+    module: nn.Module,
+    *,
+    devices: Mapping[str, torch.device] | None = None,
+    threads: Threads | None = None,
 ) -> "PlacedForward":
     """A function of the module's own inputs that computes where the plan says.
 
     Args:
         program: captured without a loss and without an optimiser.
         plan: for the program's graph.
-        module: whose parameters and buffers are read at each call, and whose buffers are written.
+        module: whose parameters and buffers are read at each call, and whose buffers are written; it
+            is not kept alive.
         devices: as for the executor.
+        threads: to share with other forwards of the module.
 
     Raises:
         BaechiError: B603 to B606, as for the executor.
     """
-    return PlacedForward(program, plan, module, devices)
+    return PlacedForward(program, plan, module, devices, threads or Threads())
 
 
 class PlacedForward:
     """Called like the module; `backward` of what it returns runs the placed backward pass.
 
     Gradients arrive at the user's own parameters, so any optimiser and any loop works. What
-    forward saves for backward stays on its devices until backward has run, once.
+    forward saves for backward stays on its devices until backward has run, once. Results and
+    gradients come back to where eager code would have them: results to the device of the inputs.
     """
 
     def __init__(
-        self, program: TorchProgram, plan: Plan, module: nn.Module, devices: Mapping[str, torch.device] | None = None
+        self,
+        program: TorchProgram,
+        plan: Plan,
+        module: nn.Module,
+        devices: Mapping[str, torch.device] | None,
+        threads: Threads,
     ) -> None:
         if program.has_loss or program.updates:
             raise BaechiError(
@@ -57,11 +73,12 @@ class PlacedForward:
             )
         self.program, self.plan = program, plan
         self.devices = torch_devices(plan, devices)
-        self.outputs = tuple(t for t in program.outputs if t is not None)
-        self.differentiable = frozenset(_output_of(tangent) for tangent in program.tangents)
-        self.parameters = {name: _slot(module, name) for name in program.parameters}
-        self.buffers = {name: _slot(module, name) for name in program.buffers}
-        self._forward, self._backward = _split(program, plan, self.outputs, inline_bytes(self.devices))
+        self.parts = split(program, plan, inline_bytes=inline_bytes(self.devices))
+        self.differentiable = frozenset(self.parts.tangents.values())
+        self._module = weakref.ref(module)
+        self._slots = {name: _slot(module, name) for name in (*program.parameters, *program.buffers)}
+        self._reached: dict[frozenset[int], frozenset[str]] = {}
+        self._threads = threads
         self._crew: Crew | None = None
         self._runners: dict[str, Threaded | Streamed] = {}
         self._constants = {t: v.to(self.devices[plan.device[t]]) for t, v in program.constants.items()}
@@ -72,91 +89,122 @@ class PlacedForward:
         Raises:
             BaechiError: B601 when an op fails, B608 when an input is not like the captured one.
         """
-        inputs = self._inputs(pytree.tree_leaves((args, kwargs)))
+        module, leaves = self._module(), pytree.tree_leaves((args, kwargs))
+        if module is None:
+            raise BaechiError("B606", "the placed module is gone", help="keep it alive as long as it is called")
+        owners, inputs = modules_of(module), self._inputs(leaves)
+        weights = {name: _held(owners[i], key) for name, (i, key) in self._slots.items()}
         if torch.is_grad_enabled():
-            parameters = [self._parameter(name) for name in self.program.gradients]
-            results = _Placed.apply(self, inputs, *parameters)  # type: ignore[no-untyped-call]
+            parameters = [weights[name] for name in self.program.gradients]
+            wanting = [leaves[i] for i in self.program.input_gradients]
+            results = _Placed.apply(self, inputs, weights, *parameters, *wanting)  # type: ignore[no-untyped-call]
         else:
-            results = self.forward(inputs, None)
+            results = self.forward(inputs, weights, None)
         found = iter(results)
         program = self.program
         outputs = [fixed if t is None else next(found) for t, fixed in zip(program.outputs, program.fixed, strict=True)]
         return pytree.tree_unflatten(outputs, program.output_spec)
 
-    def forward(self, inputs: Mapping[str, torch.Tensor], kept: Kept | None) -> tuple[torch.Tensor, ...]:
+    def forward(
+        self, inputs: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], kept: Kept | None
+    ) -> tuple[torch.Tensor, ...]:
         """Run the forward part; `kept` is filled with what backward needs, or None to keep nothing."""
-        program = self.program
+        program, parts = self.program, self.parts
         values: Kept = {device: {} for device in self.plan.order}
         moved = []
-        for names, slots in ((program.parameters, self.parameters), (program.buffers, self.buffers)):
-            for name, op in names.items():
-                owner, key = slots[name]
-                held = self._put(values, op, owner[key])
-                if name in program.buffer_updates and held.device != owner[key].device:
-                    moved.append((owner[key], held))
+        for name, op in (*program.parameters.items(), *program.buffers.items()):
+            value = weights[name].clone() if name in parts.renewed else weights[name]
+            held = self._put(values, op, value)
+            if name in program.buffer_updates and name not in parts.renewed and held.device != value.device:
+                moved.append((value, held))
         for op, value in (*inputs.items(), *self._constants.items()):
             self._put(values, op, value)
         if kept is not None:
-            for device, tensors in self._backward.present.items():
+            for device, tensors in parts.backward.present.items():
                 kept[device] = {t: values[device][t] for t in tensors if t in values[device]}
         results = self._run("evaluate" if kept is None else "forward", values, kept)
-        for buffer, held in moved:
+        for buffer, held in (*moved, *((weights[n], results[t]) for n, t in parts.renewed.items())):
             buffer.copy_(held)
-        return tuple(results[t] for t in self.outputs)
+        home = next(iter((*inputs.values(), *weights.values())), torch.empty(0)).device
+        return tuple(results[t].to(home) for t in parts.outputs)
 
-    def backward(self, kept: Kept, tangents: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Run the backward part on what forward kept; returns the gradients."""
-        for op in self.program.tangents:
-            like = self.program.values[op].meta["val"]
-            tangent = torch.empty_strided(like.size(), like.stride(), dtype=like.dtype)
-            self._put(kept, op, tangent.copy_(tangents[_output_of(op)]))
+    def backward(self, kept: Kept, tangents: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
+        """Run the backward part on what forward kept.
+
+        Args:
+            tangents: the gradients of the outputs; None for an output that has none.
+
+        Returns:
+            The gradients of the parameters and of the inputs that want one; None, as in eager code,
+            where no output with a gradient depends on it.
+        """
+        for op, i in self.parts.tangents.items():
+            self._put(kept, op, _laid_out(tangents[i], self.program.values[op].meta["val"]))
         results = self._run("backward", kept, None)
-        return _unshared([results[t] for t in self.program.gradients.values()])
+        missing = frozenset(i for i in self.differentiable if tangents[i] is None)
+        if missing and missing not in self._reached:
+            self._reached[missing] = self.parts.reached(missing)
+        live = self._reached.get(missing)
+        names = [t if live is None or t in live else None for t in self.parts.gradients]
+        return _unshared([None if t is None else results[t] for t in names])
+
+    def versions(
+        self, inputs: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], results: Sequence[torch.Tensor]
+    ) -> list[tuple[torch.Tensor, int]]:
+        """What backward needs unchanged and the user can reach, with how often each was changed so far."""
+        program, parts = self.program, self.parts
+        named = {**program.parameters, **program.buffers}
+        found = [weights[n] for n, op in named.items() if op in parts.kept and n not in parts.renewed]
+        found += [value for op, value in inputs.items() if op in parts.kept]
+        shown = (alias_root(program.graph, t) for t in parts.outputs)
+        found += [result for root, result in zip(shown, results, strict=True) if root in parts.kept]
+        return [(t, t._version) for t in found if not t.is_inference()]
 
     def close(self) -> None:
         """End the threads; the next call starts new ones."""
         self._runners.clear()
-        if self._crew is not None:
-            self._crew.close()
-            self._crew = None
+        self._crew = None
+        self._threads.close()
 
     def _run(self, part: str, values: Kept, kept: Kept | None) -> dict[str, Any]:
-        try:
-            return self._runner(part).run(values, kept)
-        except BaseException:
-            self.close()
-            raise
+        with self._threads.lock, _no_autocast():
+            try:
+                return self._runner(part).run(values, kept)
+            except BaseException:
+                self.close()
+                raise
 
     def _runner(self, part: str) -> "Threaded | Streamed":
+        is_cuda = any(d.type != "cpu" for d in self.devices.values())
+        if not is_cuda:
+            size = max(len(self.parts.forward.agents), len(self.parts.backward.agents))
+            crew = self._threads.crew(size)
+            if crew is not self._crew:
+                self._runners.clear()
+                self._crew = crew
         if part not in self._runners:
-            actions = self._backward if part == "backward" else self._forward
+            actions = self.parts.backward if part == "backward" else self.parts.forward
             if part == "evaluate":
                 actions = replace(actions, keep={})
-            is_cuda = any(d.type != "cpu" for d in self.devices.values())
             job = Job(self.program, actions, self.devices, streams=is_cuda)
-            self._runners[part] = Streamed(job, {}) if is_cuda else Threaded(job, self._threads(), {}, inference=False)
+            self._runners[part] = Streamed(job, {}) if is_cuda else Threaded(job, crew, {}, inference=False)
         return self._runners[part]
-
-    def _threads(self) -> Crew:
-        if self._crew is None:
-            size = max(len(self._forward.agents), len(self._backward.agents))
-            self._crew = Crew([f"placed module {i}" for i in range(size)])
-        return self._crew
 
     def _inputs(self, leaves: Sequence[Any]) -> dict[str, torch.Tensor]:
         program = self.program
         if len(leaves) != len(program.inputs):
             raise BaechiError("B608", f"the module was captured with {len(program.inputs)} inputs, not {len(leaves)}")
+        program.check_given(leaves)
         inputs = {}
-        for op, value in zip(program.inputs, leaves, strict=True):
+        for i, (op, value) in enumerate(zip(program.inputs, leaves, strict=True)):
             if op is None:
                 continue
             check_input(program, op, value)
-            if value.requires_grad and torch.is_grad_enabled():
+            if value.requires_grad and i not in program.input_gradients and torch.is_grad_enabled():
                 raise BaechiError(
                     "B608",
-                    f"input '{op}' wants a gradient, and a placed module gives gradients to its parameters only",
-                    help="detach() the input, or place the whole model",
+                    f"input '{op}' wants a gradient, and the captured one did not",
+                    help="capture the module with such an input, or detach() it",
                 )
             inputs[op] = value
         return inputs
@@ -167,91 +215,83 @@ class PlacedForward:
         values[device][op] = held
         return held
 
-    def _parameter(self, name: str) -> torch.Tensor:
-        owner, key = self.parameters[name]
-        parameter: torch.Tensor = owner[key]
-        return parameter
-
 
 class _Placed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, placed: PlacedForward, inputs: Mapping[str, torch.Tensor], *_: torch.Tensor) -> Any:
+    def forward(ctx: Any, placed: PlacedForward, inputs: Any, weights: Any, *wanting: torch.Tensor) -> Any:
+        ctx.set_materialize_grads(False)
         ctx.placed, ctx.kept = placed, {device: {} for device in placed.plan.order}
-        results = placed.forward(inputs, ctx.kept)
+        results = placed.forward(inputs, weights, ctx.kept)
+        ctx.versions = placed.versions(inputs, weights, results)
+        ctx.homes = [t.device for t in wanting]
         ctx.mark_non_differentiable(*(r for i, r in enumerate(results) if i not in placed.differentiable))
         return results
 
     @staticmethod
-    def backward(ctx: Any, *tangents: torch.Tensor) -> Any:
-        if ctx.kept is None:
-            raise BaechiError(
-                "B609",
-                "backward ran a second time through a placed module, which has freed what forward saved",
-                help="call the module again, or add the losses up before one backward",
-            )
-        kept, ctx.kept = ctx.kept, None
-        return (None, None, *ctx.placed.backward(kept, tangents))
+    def backward(ctx: Any, *tangents: torch.Tensor | None) -> Any:
+        _check_backward(ctx)
+        kept, ctx.kept, ctx.versions = ctx.kept, None, []
+        gradients = ctx.placed.backward(kept, tangents)
+        return (None, None, None, *(g if g is None else g.to(h) for g, h in zip(gradients, ctx.homes, strict=True)))
 
 
-def _split(program: TorchProgram, plan: Plan, outputs: Sequence[str], inline: int) -> tuple[Schedule, Schedule]:
-    """The forward and the backward part; forward keeps what backward needs."""
-    graph = program.graph
-    first = _forward_ops(graph, outputs)
-    second = [op.name for op in graph.ops if op.name not in first]
-    forward = schedule(graph, plan, ops=first, results=outputs, inline_bytes=inline)
-    gradients = tuple(dict.fromkeys(program.gradients.values()))
-    backward = schedule(graph, plan, ops=second, before=first, results=gradients, inline_bytes=inline)
-    keep = {
-        device: tuple(t for t in tensors if not _is_source(graph, plan, t, device))
-        for device, tensors in backward.present.items()
-    }
-    return replace(forward, keep=keep), backward
+def _check_backward(ctx: Any) -> None:
+    if torch.is_grad_enabled():
+        raise BaechiError(
+            "B609",
+            "a gradient of a gradient was asked for, and a placed module does not give its own",
+            help="leave create_graph=True out, or run this part within BAECHI_DISABLE=1",
+        )
+    if ctx.kept is None:
+        raise BaechiError(
+            "B609",
+            "backward ran a second time through a placed module, which has freed what forward saved",
+            help="call the module again, or add the losses up before one backward",
+        )
+    if any(t._version != version for t, version in ctx.versions):
+        raise BaechiError(
+            "B609",
+            "a parameter, an input or a result of a placed module was changed in place before backward needed it",
+            help="run backward before optimizer.step(), and change a clone() of a result",
+        )
 
 
-def _is_source(graph: Graph, plan: Plan, tensor: str, device: str) -> bool:
-    maker = graph.producer[tensor]
-    return maker.kind in SOURCES and plan.device[maker.name] == device
+@contextlib.contextmanager
+def _no_autocast() -> Iterator[None]:
+    """The casts are ops of the plan: nothing may be cast again where the plan runs in the calling thread."""
+    with contextlib.ExitStack() as stack:
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
-def _forward_ops(graph: Graph, outputs: Sequence[str]) -> frozenset[str]:
-    """What the outputs and the new buffers need, and what else is forward and needs no tangent."""
-    late: set[str] = set()
-    for i in graph.order:
-        op = graph.ops[i]
-        if op.kind == "tangent" or any(graph.producer[t].name in late for t in op.inputs):
-            late.add(op.name)
-    stack = [graph.producer[t].name for t in outputs]
-    stack += [o.name for o in graph.ops if o.name not in late and (o.phase == "forward" or o.kind == "assign")]
-    found: set[str] = set()
-    while stack:
-        name = stack.pop()
-        if name not in found:
-            found.add(name)
-            stack += [graph.producer[t].name for t in graph.op[name].inputs]
-    return frozenset(found)
-
-
-def _slot(module: nn.Module, name: str) -> tuple[Any, str]:
+def _slot(module: nn.Module, name: str) -> tuple[int, str]:
     """Where a parameter or buffer hangs, so that it is found again after it was exchanged."""
     path, _, key = name.rpartition(".")
     owner = module.get_submodule(path)
-    return (owner._parameters if key in owner._parameters else owner._buffers), key
+    return next(i for i, m in enumerate(modules_of(module)) if m is owner), key
 
 
-def _output_of(tangent: str) -> int:
-    """The output whose gradient a tangent op is: the frontend numbers them alike."""
-    match = re.match(r"tangent_(\d+)", tangent)
-    if match is None:
-        raise BaechiError("B603", f"'{tangent}' does not say which output it belongs to")
-    return int(match[1])
+def _held(owner: nn.Module, key: str) -> torch.Tensor:
+    found = owner._parameters[key] if key in owner._parameters else owner._buffers[key]
+    assert found is not None  # a module that lost one is of another kind
+    return found
 
 
-def _unshared(gradients: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+def _laid_out(tangent: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
+    """The gradient of an output with the strides that the ops were captured with; zeros for a missing one."""
+    if tangent is not None and tangent.stride() == like.stride() and tangent.dtype == like.dtype:
+        return tangent
+    made = torch.empty_strided(like.size(), like.stride(), dtype=like.dtype)
+    return made.zero_() if tangent is None else made.copy_(tangent)
+
+
+def _unshared(gradients: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
     """Gradients of which no two share memory: a loop may scale each in place."""
-    seen: set[int] = set()
-    found = []
-    for gradient in gradients:
-        storage = gradient.untyped_storage().data_ptr()
-        found.append(gradient.clone() if storage in seen else gradient)
-        seen.add(storage)
-    return tuple(found)
+    seen: dict[int, torch.Tensor] = {}
+    storages = (None if g is None else g.untyped_storage().data_ptr() for g in gradients)
+    return tuple(
+        g.clone() if g is not None and s is not None and seen.setdefault(s, g) is not g else g
+        for g, s in zip(gradients, storages, strict=True)
+    )

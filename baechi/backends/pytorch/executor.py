@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from baechi.backends.pytorch.cuda import Streamed
+from baechi.backends.pytorch.cuda import Streamed, feed, limit_devices
 from baechi.backends.pytorch.optimizer import Optimizers
 from baechi.backends.pytorch.rewrite import schedule
 from baechi.backends.pytorch.serial import Serial
@@ -49,6 +49,8 @@ class Executor:
         kept = [t for t in program.gradients.values() if graph.tensor[t].keep]
         wanted = dict.fromkeys(t for t in (*program.outputs, *kept) if t is not None)
         self.is_cuda = any(d.type != "cpu" for d in self.devices.values())
+        if self.is_cuda:
+            limit_devices(plan, self.devices)
         self.schedule = schedule(graph, plan, results=tuple(wanted), inline_bytes=inline_bytes(self.devices))
         self.gradients: dict[str, torch.Tensor] = {}
         self._gives_gradients = bool(kept)
@@ -115,6 +117,7 @@ class Executor:
         program = self.program
         if len(inputs) != len(program.inputs):
             raise BaechiError("B608", f"the step takes {len(program.inputs)} inputs, not {len(inputs)}")
+        program.check_given(inputs)
         for op, value in zip(program.inputs, inputs, strict=True):
             if op is not None:
                 check_input(program, op, value)
@@ -235,8 +238,9 @@ class Executor:
     def _put(self, op: str, value: torch.Tensor, *, copy: bool) -> None:
         """Put what a source op stands for on its device."""
         device = self.plan.device[op]
-        value = value.detach().to(self.devices[device])
-        self._values[device][self.program.graph.op[op].outputs[0].name] = value.clone() if copy else value
+        value = value.detach()
+        value = value.to(self.devices[device]).clone() if copy else feed(value, self.devices[device])
+        self._values[device][self.program.graph.op[op].outputs[0].name] = value
 
     def _value(self, op: str) -> torch.Tensor:
         if not self._values:

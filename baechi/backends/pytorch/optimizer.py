@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from baechi.errors import BaechiError
-from baechi.frontends.pytorch.program import OptimizerSpec
+from baechi.frontends.pytorch.program import OptimizerSpec, ParameterGroup
 
 __all__ = ["Optimizers"]
 
@@ -20,17 +20,17 @@ class Optimizers:
 
     Args:
         spec: what to make for each parameter.
-        parameters: by name.
+        parameters: by name; those that are updated here.
 
     Raises:
         BaechiError: B602 when the optimiser evaluates the loss itself.
     """
 
     def __init__(self, spec: OptimizerSpec, parameters: Mapping[str, torch.Tensor]) -> None:
+        self._spec = spec
         self._step = _step_of(spec.cls)
         self._parameters = dict(parameters)
-        self._optimizers = {name: spec.cls([p], **spec.options) for name, p in parameters.items()}
-        self._foreach = spec.options.get("foreach")
+        self._optimizers = {name: _make(spec, name, p) for name, p in parameters.items()}
         self._one_by_one()
 
     def _one_by_one(self) -> None:
@@ -59,29 +59,65 @@ class Optimizers:
         }
 
     def state_dict(self, names: Sequence[str]) -> dict[str, Any]:
-        """The state as ``torch.optim.Optimizer.state_dict`` of one optimiser over `names` gives it."""
-        state = {i: _cloned(_state(self._optimizers[n])) for i, n in enumerate(names) if n in self._optimizers}
-        first = next(iter(self._optimizers.values()))
-        group = {**first.state_dict()["param_groups"][0], "params": list(range(len(names)))}
-        if "foreach" in group:
-            group["foreach"] = self._foreach
-        return {"state": {i: values for i, values in state.items() if values}, "param_groups": [group]}
+        """The state as ``state_dict`` of the plain optimiser gives it.
+
+        Args:
+            names: the module's parameters in order, which are its one group when it has no others.
+        """
+        state: dict[int, dict[str, Any]] = {}
+        groups = []
+        for group in self._layout(names):
+            numbers = list(range(len(state), len(state) + len(group.names)))
+            state |= {i: self._copy(name) for i, name in zip(numbers, group.names, strict=True)}
+            groups.append({**self._options(group), "params": numbers})
+        return {"state": {i: values for i, values in state.items() if values}, "param_groups": groups}
 
     def load_state_dict(self, names: Sequence[str], saved: Mapping[str, Any]) -> None:
-        """Take the state of one torch optimiser over `names`.
+        """Take the state of the plain optimiser.
+
+        Args:
+            names: the module's parameters in order, which are its one group when it has no others.
+            saved: what ``state_dict`` of the plain optimiser gave.
 
         Raises:
-            BaechiError: B607 when it is for another number of parameters.
+            BaechiError: B607 when it is for other groups or another number of parameters.
         """
-        groups = {i: group for group in saved["param_groups"] for i in group["params"]}
-        if len(groups) != len(names):
-            raise BaechiError("B607", f"the optimiser state is for {len(groups)} parameters, not for {len(names)}")
-        for i, name in enumerate(names):
+        groups = [(i, group) for group in saved["param_groups"] for i in group["params"]]
+        layout = self._layout(names)
+        here, there = ([len(g) for g in sizes] for sizes in _members(layout, saved))
+        if here != there:
+            raise BaechiError(
+                "B607", f"the optimiser state is for {_counted(there)} parameters, not for {_counted(here)}"
+            )
+        for name, (i, group) in zip((n for g in layout for n in g.names), groups, strict=True):
             if name in self._optimizers:
                 state = {0: _cloned(saved["state"][i])} if i in saved["state"] else {}
-                group = {**groups[i], "params": [0]}
-                self._optimizers[name].load_state_dict({"state": state, "param_groups": [group]})
+                self._optimizers[name].load_state_dict({"state": state, "param_groups": [{**group, "params": [0]}]})
         self._one_by_one()
+
+    def state_by_name(self) -> dict[str, dict[str, Any]]:
+        """The state of each parameter's optimiser, not copied; empty before the first step."""
+        return {name: _state(o) for name, o in self._optimizers.items()}
+
+    def load_by_name(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take such a state, copied; a parameter that it does not name starts anew."""
+        for name, optimizer in self._optimizers.items():
+            own = {0: _cloned(state[name])} if state.get(name) else {}
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": own})
+        self._one_by_one()
+
+    def _layout(self, names: Sequence[str]) -> tuple[ParameterGroup, ...]:
+        return self._spec.groups or (ParameterGroup(tuple(names), self._spec.options),)
+
+    def _copy(self, name: str) -> dict[str, Any]:
+        return _cloned(_state(self._optimizers[name])) if name in self._optimizers else {}
+
+    def _options(self, group: ParameterGroup) -> dict[str, Any]:
+        """The group's options now; those that it began with when none of its parameters is updated here."""
+        here = (self._optimizers[name] for name in group.names if name in self._optimizers)
+        found = next(here, None) or self._spec.cls([torch.zeros(1)], **group.options)
+        options: dict[str, Any] = dict(found.state_dict()["param_groups"][0])
+        return {**options, "foreach": group.options.get("foreach")} if "foreach" in options else options
 
     def groups(self) -> Iterable[dict[str, Any]]:
         """The options of each optimiser, to change a learning rate."""
@@ -98,6 +134,21 @@ def _step_of(cls: type[torch.optim.Optimizer]) -> Callable[[torch.optim.Optimize
             help="use an optimiser that steps from gradients, such as torch.optim.AdamW",
         )
     return inspect.unwrap(cls.step) if cls.__module__.startswith("torch.optim.") else cls.step
+
+
+def _make(spec: OptimizerSpec, name: str, parameter: torch.Tensor) -> torch.optim.Optimizer:
+    own = spec.for_parameter(name)
+    if own is None:
+        raise BaechiError("B607", f"the optimiser has no parameter '{name}'")
+    return own.cls([parameter], **own.options)
+
+
+def _members(layout: Sequence[ParameterGroup], saved: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    return [group.names for group in layout], [group["params"] for group in saved["param_groups"]]
+
+
+def _counted(sizes: Sequence[int]) -> str:
+    return " + ".join(map(str, sizes))
 
 
 def _state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

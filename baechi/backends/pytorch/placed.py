@@ -1,8 +1,11 @@
 """A user's own module that runs as planned: its class, its parameters and its loop stay what they are."""
 
 import functools
+import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Self
@@ -14,13 +17,27 @@ from torch.utils import _pytree as pytree
 
 from baechi.backends.pytorch.autograd import PlacedForward, make_forward
 from baechi.backends.pytorch.executor import Executor
+from baechi.backends.pytorch.kinds import Kind, is_uninitialized, kind_of
+from baechi.backends.pytorch.pool import Threads
 from baechi.frontends.pytorch.program import TorchProgram
 from baechi.ir.plan import Plan
 
-__all__ = ["PlacedStep", "Planner", "Runtime", "attach", "is_disabled", "runtime_of", "untouched", "wrap"]
+__all__ = [
+    "PlacedStep",
+    "Planner",
+    "Runtime",
+    "attach",
+    "is_disabled",
+    "runtime_of",
+    "untouched",
+    "without_hooks",
+    "wrap",
+]
 
 Planner = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], tuple[TorchProgram, Plan]]
 
+_log = logging.getLogger("baechi")
+_planning = threading.RLock()  # tracing changes what all threads see
 _runtimes: "WeakKeyDictionary[nn.Module, Runtime]" = WeakKeyDictionary()
 _untouched: ContextVar[bool] = ContextVar("untouched", default=False)
 
@@ -28,33 +45,47 @@ _untouched: ContextVar[bool] = ContextVar("untouched", default=False)
 class Runtime:
     """What is behind a placed module, as its attribute ``baechi``.
 
+    A call of a new kind is planned and said so once, on the logger ``baechi``: the first as
+    information, a later one as a warning, for a loop whose inputs never repeat plans all the time.
+
     Attributes:
-        placed: by the inputs' shapes and the module's mode, the forward that runs as planned.
+        placed: by the kind of call, the forward that runs as planned.
     """
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
-        self.placed: dict[object, PlacedForward] = {}
+        self._threads = Threads()
+        self.placed: dict[Kind, PlacedForward] = {}
 
     @property
     def plans(self) -> tuple[Plan, ...]:
-        """The plans made so far, one for each kind of input."""
+        """The plans made so far, one for each kind of call."""
         return tuple(forward.plan for forward in self.placed.values())
 
     def forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the module's forward as planned; plan first when its inputs are of a new kind."""
-        key = _kind(module, args, kwargs)
-        if key not in self.placed:
-            with untouched(), torch.enable_grad():
-                program, plan = self._planner(module, args, kwargs)
-            self.placed[key] = make_forward(program, plan, module)
-        return self.placed[key](*args, **kwargs)
+        """Run the module's forward as planned; plan first when the call is of a new kind."""
+        with self._threads.lock:
+            kind = kind_of(module, args, kwargs)
+            if kind not in self.placed:
+                self.placed[kind] = self._plan(kind, module, args, kwargs)
+            return self.placed[kind](*args, **kwargs)
+
+    def _plan(self, kind: Kind, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PlacedForward:
+        with _planning, untouched(), torch.inference_mode(False), torch.enable_grad():
+            program, plan = self._planner(module, args, kwargs)
+        forward = make_forward(program, plan, module, threads=self._threads)
+        name = type(module).__name__
+        if self.placed:
+            why = kind.news(self.placed)
+            _log.warning("baechi: %s is planned anew for %s: plan %d", name, why, len(self.placed) + 1)
+        else:
+            _log.info("baechi: %s is planned", name)
+        return forward
 
     def close(self) -> None:
         """Forget all plans and end their threads."""
-        for forward in self.placed.values():
-            forward.close()
         self.placed.clear()
+        self._threads.close()
 
 
 def runtime_of(module: nn.Module) -> Runtime | None:
@@ -70,6 +101,18 @@ def untouched() -> Iterator[None]:
         yield
     finally:
         _untouched.reset(token)
+
+
+@contextmanager
+def without_hooks(module: nn.Module) -> Iterator[None]:
+    """Within, the module's own hooks rest: they run around its forward, placed or not, and are no part of it."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    held = {kind: vars(module)[kind] for kind in kinds}
+    vars(module).update({kind: OrderedDict() for kind in kinds})
+    try:
+        yield
+    finally:
+        vars(module).update(held)
 
 
 def is_disabled() -> bool:
@@ -92,11 +135,15 @@ def wrap(cls: type[nn.Module], planner: Planner | None) -> None:
 
     @functools.wraps(original)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling() or torch.compiler.is_exporting():
+            return original(self, *args, **kwargs)
         runtime = _runtimes.get(self)
         if runtime is None and planner is not None and type(self).forward is forward:
             runtime = _runtimes[self] = Runtime(planner)
         if runtime is None or _untouched.get() or is_disabled() or type(self).forward is not forward:
             return original(self, *args, **kwargs)
+        if not runtime.placed and is_uninitialized(self):
+            return original(self, *args, **kwargs)  # this call gives a lazy module its shapes
         return runtime.forward(self, args, kwargs)
 
     forward.baechi_wraps = original  # type: ignore[attr-defined]
@@ -138,21 +185,3 @@ class PlacedStep:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _kind(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
-    """What a plan depends on: structure, shapes and types of the inputs, mode, autocast."""
-    leaves, tree = pytree.tree_flatten((args, dict(kwargs)))
-    return (
-        tuple(_leaf(leaf) for leaf in leaves),
-        repr(tree),
-        tuple(m.training for m in module.modules()),
-        tuple(p.requires_grad for p in module.parameters()),
-        torch.is_autocast_enabled("cpu"),
-    )
-
-
-def _leaf(leaf: Any) -> object:
-    if isinstance(leaf, torch.Tensor):
-        return (tuple(leaf.shape), leaf.dtype, leaf.requires_grad)
-    return repr(leaf)

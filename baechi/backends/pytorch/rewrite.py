@@ -17,12 +17,12 @@ from baechi.ir.graph import Graph
 from baechi.ir.op import Op
 from baechi.ir.plan import Plan, TransferKey
 
-__all__ = ["SOURCES", "Action", "Agent", "Schedule", "alias_root", "schedule"]
+__all__ = ["SOURCES", "WRITES", "Action", "Agent", "Schedule", "alias_root", "schedule"]
 
 SOURCES = frozenset({"parameter", "buffer", "input", "constant", "tangent"})
 """Kinds of ops whose values are there before the step begins."""
 
-_WRITES = frozenset({"update", "assign"})
+WRITES = frozenset({"update", "assign"})
 
 _Key = str | TransferKey
 
@@ -185,7 +185,7 @@ class _Part:
                 raise BaechiError("B604", what)
             elif maker in self.run:
                 needs.append(maker)
-        if op.kind in _WRITES:
+        if op.kind in WRITES:
             needs += self._readers_of_target(op)
         return needs
 

@@ -6,16 +6,14 @@ runner's, all others are those of the fx graph.
 """
 
 import bisect
-import math
-import operator
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import fx
 
+from baechi.backends.pytorch.calls import CallWriter
 from baechi.backends.pytorch.rewrite import SOURCES, Action, Agent, Schedule, alias_root
 from baechi.frontends.pytorch.program import TorchProgram
 from baechi.ir.op import Op
@@ -110,7 +108,7 @@ def write_agent(job: Job, agent: Agent, names: Mapping[str, Any]) -> Code:
             to leave a step that failed elsewhere, ``UPDATES``, and for each wait ``A<i>_<agent>``
             and ``R<i>_<agent>`` to acquire and release it.
     """
-    return _Writer(job, {agent}, dict(names), serial=False).write(f"{agent.work} of {agent.device}")
+    return _Writer(job, {agent}, names, serial=False).write(f"{agent.work} of {agent.device}")
 
 
 def write_serial(job: Job, names: Mapping[str, Any]) -> Code:
@@ -120,49 +118,40 @@ def write_serial(job: Job, names: Mapping[str, Any]) -> Code:
         names: what the source calls: ``COPY(tensor, source, destination)``, ``UPDATES`` and, with
             streams, ``USE``, ``WAIT`` and ``MARK``.
     """
-    return _Writer(job, set(job.schedule.agents), dict(names), serial=True).write("all devices")
+    return _Writer(job, set(job.schedule.agents), names, serial=True).write("all devices")
 
 
-class _Writer:
-    def __init__(self, job: Job, agents: Collection[Agent], names: dict[str, Any], *, serial: bool) -> None:
-        self.job, self.names, self.serial = job, names, serial
-        self.graph = job.program.graph
+class _Writer(CallWriter):
+    def __init__(self, job: Job, agents: Collection[Agent], names: Mapping[str, Any], *, serial: bool) -> None:
+        suffix = {d: f"_d{i}" if serial else "" for i, d in enumerate(job.schedule.present)}
+        super().__init__(job.program, job.devices, names, suffix)
+        self.job, self.serial = job, serial
         self.mine = [(i, a) for i, a in enumerate(job.schedule.actions) if a.agent in agents]
         self.computes = dict.fromkeys(a.device for a in sorted(agents) if a.work == "compute")
         if serial:
             self.computes = dict.fromkeys(job.schedule.present)
         self.number = {agent: i for i, agent in enumerate(job.schedule.agents)}
-        self.suffix = {d: f"_d{i}" if serial else "" for i, d in enumerate(job.schedule.present)}
-        self.bound: dict[Any, str] = {}
         self.held = {self.var(t, d) for d in self.computes for t in job.schedule.keep.get(d, ())}
-        self.defined: set[str] = set()
         self.in_use: Agent | None = None
-        self.text: list[str] = []
 
     def write(self, title: str) -> Code:
         lines, last = [], self.last_uses()
-        self.emit("def run(VALUES, KEPT, RESULTS):")
+        self.text.append("def run(VALUES, KEPT, RESULTS):")
         self.begin(last)
         for i, action in self.mine:
             lines.append(len(self.text) + 1)
             made = self.act(i, action)
             dead = [v for v in (*last.get(i, ()), *(v for v in made if v not in self.used)) if v not in self.held]
             if dead:
-                self.emit(f"    del {', '.join(dict.fromkeys(dead))}")
+                self.emit(f"del {', '.join(dict.fromkeys(dead))}")
         for device in self.computes:
             for tensor in self.job.schedule.keep.get(device, ()):
-                self.emit(f"    KEPT[{device!r}][{tensor!r}] = {self.var(tensor, device)}")
-        self.emit("    return None")
+                self.emit(f"KEPT[{device!r}][{tensor!r}] = {self.var(tensor, device)}")
+        self.emit("return None")
         text = "\n".join(self.text)
         filename = f"<baechi: {title}>"
         exec(compile(text, filename, "exec"), self.names)  # noqa: S102 - our own source
         return Code(self.names["run"], text, filename, tuple(lines), tuple(i for i, _ in self.mine))
-
-    def emit(self, line: str) -> None:
-        self.text.append(line)
-
-    def var(self, tensor: str, device: str) -> str:
-        return self.job.program.values[tensor].name + self.suffix[device]
 
     def uses(self, action: Action) -> list[str]:
         """The variables that an action reads."""
@@ -189,42 +178,42 @@ class _Writer:
         for device in self.computes:
             for tensor in self.job.schedule.present[device]:
                 name = self.var(tensor, device)
-                self.emit(f"    {name} = VALUES[{device!r}].pop({tensor!r})")
+                self.emit(f"{name} = VALUES[{device!r}].pop({tensor!r})")
                 self.defined.add(name)
                 if name not in self.used and name not in self.held:
-                    self.emit(f"    del {name}")
+                    self.emit(f"del {name}")
 
     def deliver(self, tensor: str, name: str) -> None:
         value = f"{name}.clone()" if tensor in self.job.borrowed else name
-        self.emit(f"    RESULTS[{tensor!r}] = {value}")
+        self.emit(f"RESULTS[{tensor!r}] = {value}")
 
     def act(self, i: int, action: Action) -> list[str]:
         """Write one action; returns the variables that it defines."""
         if self.serial and self.job.streams and self.in_use != action.agent:
-            self.emit(f"    USE({self.number[action.agent]})")
+            self.emit(f"USE({self.number[action.agent]})")
         self.in_use = None if action.transfer is not None else action.agent  # a copy leaves its own streams in use
         for j in action.waits:
             if not self.serial:
-                self.emit(f"    A{j}_{self.number[action.agent]}()")
-                self.emit("    if STOP: HALT()")
+                self.emit(f"A{j}_{self.number[action.agent]}()")
+                self.emit("if STOP: HALT()")
             elif self.job.streams:
-                self.emit(f"    WAIT({j})")
+                self.emit(f"WAIT({j})")
         op = self.graph.op[action.op] if action.op else None
         if op is not None:
             self.take(op, action.agent.device)
         if self.job.probe:
-            self.emit(f"    T = ENTER({i})")
+            self.emit(f"T = ENTER({i})")
         made = self.copy(i, action) if op is None else self.op(op, action.agent.device)
         if self.job.probe:
             outs = made if op is not None or self.serial else [f"BOX[{i}]"]
-            self.emit(f"    LEAVE({i}, T, ({''.join(f'{v}, ' for v in outs)}))")
+            self.emit(f"LEAVE({i}, T, ({''.join(f'{v}, ' for v in outs)}))")
         if op is not None:
             self.hand_over(op, action.agent.device)
         for agent in self.job.schedule.awaited.get(i, ()):
             if not self.serial:
-                self.emit(f"    R{i}_{self.number[agent]}()")
+                self.emit(f"R{i}_{self.number[agent]}()")
         if self.serial and self.job.streams and i in self.job.schedule.awaited:
-            self.emit(f"    MARK({i})")
+            self.emit(f"MARK({i})")
         return made
 
     def take(self, op: Op, device: str) -> None:
@@ -236,7 +225,7 @@ class _Writer:
             for i in self.job.copies.get(tensor, ()):
                 transfer = self.job.schedule.actions[i].transfer
                 if transfer is not None and transfer[2] == device:
-                    self.emit(f"    {name} = BOX[{i}]; BOX[{i}] = None")
+                    self.emit(f"{name} = BOX[{i}]; BOX[{i}] = None")
                     self.defined.add(name)
 
     def hand_over(self, op: Op, device: str) -> None:
@@ -244,7 +233,7 @@ class _Writer:
         for tensor in (t.name for t in op.outputs):
             for i in self.job.copies.get(tensor, ()):
                 if not self.serial and self.job.schedule.actions[i].agent.work == "lane":
-                    self.emit(f"    BOX[{i}] = {self.var(tensor, device)}")
+                    self.emit(f"BOX[{i}] = {self.var(tensor, device)}")
             if tensor in self.job.results:
                 self.deliver(tensor, self.var(tensor, device))
 
@@ -253,49 +242,8 @@ class _Writer:
         tensor, source, destination = action.transfer
         if self.serial:
             made = self.var(tensor, destination)
-            self.emit(f"    {made} = COPY({self.var(tensor, source)}, {source!r}, {destination!r})")
+            self.emit(f"{made} = COPY({self.var(tensor, source)}, {source!r}, {destination!r})")
             return [made]
         value = self.var(tensor, source) if action.agent.work == "compute" else f"BOX[{i}]"
-        self.emit(f"    BOX[{i}] = CLONE({value})")
+        self.emit(f"BOX[{i}] = CLONE({value})")
         return []
-
-    def op(self, op: Op, device: str) -> list[str]:
-        if op.kind == "update":
-            self.emit(f"    UPDATES[{op.name!r}]({self.var(op.inputs[0], device)})")
-            return []
-        if op.kind == "assign":
-            value, target = (self.var(t, device) for t in op.inputs)
-            self.emit(f"    {self.bind(torch.ops.aten.copy_.default, 'copy')}({target}, {value})")
-            return []
-        made = []
-        for node in self.job.program.nodes[op.name]:
-            made.append(node.name + self.suffix[device])
-            self.emit(f"    {made[-1]} = {self.call(node, device)}")
-        self.defined.update(made)
-        return made
-
-    def call(self, node: fx.Node, device: str) -> str:
-        args = [self.literal(a, device) for a in node.args]
-        if node.target is operator.getitem:
-            return f"{args[0]}[{args[1]}]"
-        args += [f"{k}={self.literal(v, device)}" for k, v in node.kwargs.items()]
-        target = getattr(node.target, "_op", node.target)
-        return f"{self.bind(target, str(node.target))}({', '.join(args)})"
-
-    def literal(self, value: Any, device: str) -> str:
-        if isinstance(value, fx.Node):
-            return value.name + self.suffix[device]
-        if isinstance(value, list):
-            return f"[{', '.join(self.literal(v, device) for v in value)}]"
-        if isinstance(value, tuple):
-            return f"({''.join(self.literal(v, device) + ', ' for v in value)})"
-        if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
-            return repr(value)
-        return self.bind(self.job.devices[device] if isinstance(value, torch.device) else value, type(value).__name__)
-
-    def bind(self, value: Any, hint: str) -> str:
-        key = (type(value), id(value))
-        if key not in self.bound:
-            name = "".join(c if c.isalnum() else "_" for c in hint).upper() + f"_{len(self.bound)}"
-            self.bound[key], self.names[name] = name, value
-        return self.bound[key]

@@ -1,0 +1,1 @@
+"""A process for each device of a plan, over torch.distributed."""

@@ -1,0 +1,167 @@
+"""Transfers between workers over torch.distributed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from baechi.backends.pytorch.workers.part import Layout, Part, Wire
+
+__all__ = ["Lost", "Turns", "Wires"]
+
+
+class Lost(Exception):
+    """The connection to another worker broke: to which rank, and how."""
+
+    def __init__(self, peer: int, error: BaseException) -> None:
+        super().__init__(peer, error)
+        self.peer, self.error = peer, error
+
+
+class Wires:
+    """The ends of all transfers that are on this worker.
+
+    Tensors travel as the dense block of memory that they are, under the number of their transfer.
+    A tensor that is sent is held until it has left, one that is received from when its block is
+    allocated.
+
+    Args:
+        wires: the ends that are here, by number.
+        rank: of this worker.
+        place: its torch device.
+        groups: by (source, destination) rank, the process group of that direction; one group for
+            all when empty. NCCL keeps the order of a group, so each direction has its own there.
+    """
+
+    def __init__(
+        self, wires: Mapping[int, Wire], rank: int, place: torch.device, groups: Mapping[tuple[int, int], Any]
+    ) -> None:
+        self._wires, self._rank, self._place, self._groups = wires, rank, place, groups
+        self._staged = place.type != "cpu" and not groups  # gloo moves memory of the processor only
+        self._coming: dict[int, tuple[Any, Tensor]] = {}
+        self._going: dict[int, tuple[Any, Tensor]] = {}
+
+    def post(self, i: int) -> None:
+        """Begin to receive a transfer: from now on its memory is taken."""
+        wire = self._wires[i]
+        block = torch.empty(wire.layout.numel, dtype=wire.layout.dtype, device="cpu" if self._staged else self._place)
+        self._coming[i] = self._irecv(block, wire.peer, i), block
+
+    def take(self, i: int) -> Tensor:
+        """Wait for a transfer and return its tensor."""
+        work, block = self._coming.pop(i)
+        wire = self._wires[i]
+        self._wait(work, wire.peer)
+        if self._staged:
+            block = block.to(self._place)
+        return block.as_strided(wire.layout.shape, wire.layout.stride)
+
+    def send(self, i: int, tensor: Tensor) -> None:
+        """Begin to send a tensor; it is held until `drain`."""
+        wire = self._wires[i]
+        block = _block(tensor, wire.layout)
+        if self._staged:
+            block = block.cpu()
+        self._going[i] = self._isend(block, wire.peer, i), block
+
+    def drain(self, i: int) -> None:
+        """Wait until a tensor that was sent has left, and let go of it."""
+        if i in self._going:
+            work, _ = self._going[i]
+            self._wait(work, self._wires[i].peer)
+            del self._going[i]
+
+    def finish(self) -> None:
+        """Wait until all that was sent has left."""
+        for i in list(self._going):
+            self.drain(i)
+
+    def clear(self) -> None:
+        """Forget what is on its way, after a failure."""
+        self._coming.clear()
+        self._going.clear()
+
+    def _irecv(self, block: Tensor, peer: int, tag: int) -> Any:
+        try:
+            return dist.irecv(block, peer, group=self._groups.get((peer, self._rank)), tag=tag)
+        except RuntimeError as error:
+            raise Lost(peer, error) from error
+
+    def _isend(self, block: Tensor, peer: int, tag: int) -> Any:
+        try:
+            return dist.isend(block, peer, group=self._groups.get((self._rank, peer)), tag=tag)
+        except RuntimeError as error:
+            raise Lost(peer, error) from error
+
+    def _wait(self, work: Any, peer: int) -> None:
+        try:
+            work.wait()
+        except RuntimeError as error:
+            raise Lost(peer, error) from error
+
+
+class Turns:
+    """The stream of random numbers, which goes from worker to worker in the order of the draws.
+
+    Args:
+        part: whose generator it is.
+        group: a process group that carries memory of the processor.
+    """
+
+    _FIRST_TAG = 1 << 24
+
+    def __init__(self, part: Part, group: Any) -> None:
+        self._place, self._group, self._draws, self._rank = part.place, group, part.draws, part.rank
+        self._going: list[tuple[Any, Tensor]] = []
+        self._is_first_step = True
+
+    def begin(self) -> None:
+        """Before a step: the last worker that drew in the step before gives the stream to the first."""
+        if self._draws is not None and self._draws[0] != self._draws[1] and not self._is_first_step:
+            first, last = self._draws
+            if self._rank == last:
+                self.give(0, first)
+            if self._rank == first:
+                self.take(0, last)
+        self._is_first_step = False
+
+    def give(self, turn: int, peer: int) -> None:
+        """Send the state of this worker's generator."""
+        self._going = [(work, state) for work, state in self._going if not work.is_completed()]
+        state = self.state
+        self._going.append((dist.isend(state, peer, group=self._group, tag=self._FIRST_TAG + turn), state))
+
+    def take(self, turn: int, peer: int) -> None:
+        """Wait for the state of the worker that drew before."""
+        state = self.state
+        try:
+            dist.recv(state, peer, group=self._group, tag=self._FIRST_TAG + turn)
+        except RuntimeError as error:
+            raise Lost(peer, error) from error
+        self.state = state
+
+    def restart(self) -> None:
+        """All workers have the same state again."""
+        self._is_first_step = True
+
+    @property
+    def state(self) -> Tensor:
+        """The state of this worker's generator."""
+        return torch.get_rng_state() if self._place.type == "cpu" else torch.cuda.get_rng_state(self._place)
+
+    @state.setter
+    def state(self, state: Tensor) -> None:
+        if self._place.type == "cpu":
+            torch.set_rng_state(state)
+        else:
+            torch.cuda.set_rng_state(state, self._place)
+
+
+def _block(tensor: Tensor, layout: Layout) -> Tensor:
+    """The memory of a tensor as one line of elements, in the order that the other end expects."""
+    if tensor.stride() != layout.stride or tensor.is_conj() or tensor.is_neg():  # its memory is not its elements
+        dense = torch.empty_strided(layout.shape, layout.stride, dtype=layout.dtype, device=tensor.device)
+        tensor = dense.copy_(tensor)
+    return tensor.as_strided((layout.numel,), (1,))

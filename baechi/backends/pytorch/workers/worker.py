@@ -1,0 +1,197 @@
+"""One worker: the share of one device, run in this process beside the workers of the others."""
+
+import bisect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from baechi.backends.limits import explain_out_of_memory
+from baechi.backends.pytorch.optimizer import Optimizers
+from baechi.backends.pytorch.workers.part import Layout, Part
+from baechi.backends.pytorch.workers.wires import Lost, Turns, Wires
+from baechi.errors import BaechiError
+from baechi.frontends.pytorch.program import check_given
+
+__all__ = ["Worker"]
+
+
+class Worker:
+    """A part of a placed step with its own parameters, buffers and optimiser state, and no others.
+
+    Args:
+        part: what to do.
+        groups: process groups by (source, destination) rank; one group for all when empty.
+        control: a process group that carries memory of the processor.
+
+    Attributes:
+        gradients: by parameter name, those of the last step that are here, when the step keeps them.
+    """
+
+    def __init__(self, part: Part, *, groups: Mapping[tuple[int, int], Any] | None = None, control: Any = None) -> None:
+        self.part = part
+        self.gradients: dict[str, Tensor] = {}
+        self.turns = Turns(part, control)
+        self._wires = Wires(part.wires, part.rank, part.place, groups or {})
+        self._values: dict[str, Tensor] = {}
+        self._optimizers: Optimizers | None = None
+        self._names: dict[str, Any] = {}
+        self._run: Any = None
+        self._inference = not part.gradients
+
+    def load(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> Self:
+        """Take over the parameters and buffers that are here; the optimiser starts afresh.
+
+        Args:
+            parameters: by name; others may be among them. Their memory becomes the worker's where
+                it is on the right device.
+            buffers: the same.
+
+        Raises:
+            BaechiError: B607 when one is missing or has another shape.
+        """
+        part = self.part
+        self._values = {}
+        for names, given in ((part.parameters, parameters), (part.buffers, buffers or {})):
+            for name, op in names.items():
+                self._values[op] = self._own(name, op, given).to(part.place)
+        for op, value in part.constants.items():
+            self._values[op] = value.to(part.place)
+        for op in part.tangents:
+            layout = part.sources[op]
+            self._values[op] = torch.ones(layout.shape, dtype=layout.dtype, device=part.place)
+        updates = {}
+        if part.optimizer is not None and part.updates:
+            mine = {name: self._values[part.parameters[name]] for name in part.updates}
+            self._optimizers = Optimizers(part.optimizer, mine)
+            updates = {op: self._optimizers.update(name) for name, op in part.updates.items()}
+        self._compile(updates)
+        return self
+
+    def step(self, *inputs: Any) -> Tensor | None:
+        """Run this worker's share of one step; all workers must do so.
+
+        Args:
+            inputs: the flattened ``(args, kwargs)`` and the target; those that are not read here may
+                be None.
+
+        Returns:
+            The loss on the worker that has it, None on the others.
+
+        Raises:
+            BaechiError: B601 when an op fails, B606 when nothing is loaded, B608 when an input is
+                not like the captured one, B615 when the cap is passed, B617 when another worker is gone.
+        """
+        if self._run is None:
+            raise BaechiError("B606", "the worker has no parameters yet", help="call load() first")
+        self._take(inputs)
+        results: dict[str, Tensor] = {}
+        mode = torch.inference_mode if self._inference else torch.no_grad
+        try:
+            with mode():
+                self.turns.begin()
+                self._run(self._values, results)
+                self._wires.finish()
+        except Lost as lost:
+            self._wires.clear()
+            raise self._gone(lost.peer) from lost
+        except Exception as error:  # whatever a kernel raises, with the op that raised it
+            self._wires.clear()
+            raise self._explain(error) from error
+        self.gradients = {name: results[t] for name, t in self.part.gradients.items()}
+        found = results.get(self.part.loss)
+        return found.clone() if found is not None and found.is_inference() else found
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """The parameters that are here, by name; not copies."""
+        return {name: self._values[op] for name, op in self.part.parameters.items()}
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """The buffers that are here, by name; not copies."""
+        return {name: self._values[op] for name, op in self.part.buffers.items()}
+
+    @property
+    def optimizer_state(self) -> dict[str, dict[str, Any]]:
+        """The optimiser's state of each parameter that is here."""
+        return self._optimizers.state_by_name() if self._optimizers is not None else {}
+
+    def load_optimizer_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take such a state over."""
+        if self._optimizers is not None:
+            self._optimizers.load_by_name(state)
+
+    @property
+    def param_groups(self) -> Iterable[dict[str, Any]]:
+        """The options of the optimisers that are here, to change the learning rate of a running training."""
+        return self._optimizers.groups() if self._optimizers is not None else ()
+
+    def persistent_bytes(self) -> int:
+        """Bytes that live through all steps: parameters, buffers, inputs and optimiser state."""
+        storages = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes() for v in self._values.values()}
+        return sum(storages.values()) + sum((self._optimizers.nbytes if self._optimizers else {}).values())
+
+    def _take(self, inputs: Sequence[Any]) -> None:
+        part = self.part
+        if len(inputs) != part.input_count:
+            raise BaechiError("B608", f"the step takes {part.input_count} inputs, not {len(inputs)}")
+        check_given(part.given, inputs)
+        for i, op in part.inputs.items():
+            self._values[op] = _checked(op, inputs[i], part.sources[op]).to(part.place)
+
+    def _own(self, name: str, op: str, given: Mapping[str, Tensor]) -> Tensor:
+        layout = self.part.sources[op]
+        if name not in given:
+            raise BaechiError("B607", f"'{name}' is missing")
+        if tuple(given[name].shape) != layout.shape:
+            raise BaechiError(
+                "B607", f"'{name}' has shape {list(given[name].shape)}, the captured one {list(layout.shape)}"
+            )
+        return given[name].detach()
+
+    def _compile(self, updates: Mapping[str, Any]) -> None:
+        wires, turns, part = self._wires, self.turns, self.part
+        names = {key: getattr(value, "_op", value) for key, value in part.names.items()}
+        names |= {"POST": wires.post, "TAKE": wires.take, "SEND": wires.send, "DRAIN": wires.drain}
+        names |= {"AWAIT_TURN": turns.take, "PASS_TURN": turns.give, "UPDATES": updates}
+        exec(compile(part.text, part.filename, "exec"), names)  # noqa: S102 - our own source
+        self._run = names["run"]
+
+    def _gone(self, rank: int) -> BaechiError:
+        name = next(device for device, other in self.part.ranks.items() if other == rank)
+        return BaechiError(
+            "B617",
+            f"the worker of '{name}' (rank {rank}) is gone",
+            help="go on from the last checkpoint with --resume, if the run kept any",
+        )
+
+    def _explain(self, error: Exception) -> BaechiError:
+        if (known := explain_out_of_memory(error, self.part.device, self.part.cap_bytes)) is not None:
+            return known
+        op = self._op_of(error)
+        where = f"device '{self.part.device}'" if op is None else f"op '{op}' on device '{self.part.device}'"
+        return BaechiError("B601", f"{where} failed: {type(error).__name__}: {error}")
+
+    def _op_of(self, error: BaseException) -> str | None:
+        trace = error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == self.part.filename:
+                i = bisect.bisect_right(self.part.lines, trace.tb_lineno) - 1
+                return self.part.ops[i] if i >= 0 else None
+            trace = trace.tb_next
+        return None
+
+
+def _checked(op: str, value: Any, layout: Layout) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise BaechiError("B608", f"input '{op}' is no tensor but {type(value).__name__}")
+    if tuple(value.shape) != layout.shape or value.dtype != layout.dtype:
+        raise BaechiError(
+            "B608",
+            f"input '{op}' is {value.dtype} of shape {list(value.shape)}, "
+            f"the captured one {layout.dtype} of {list(layout.shape)}",
+            help="a plan holds for one shape: capture and place the step for this one",
+        )
+    return value.detach()

@@ -1,0 +1,135 @@
+"""Train a plan's share in a worker process, and put together what all workers measured."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils import _pytree as pytree
+
+from baechi.backends.limits import allocations
+from baechi.backends.pytorch.workers.part import Part
+from baechi.backends.pytorch.workers.training import begin
+from baechi.backends.pytorch.workers.worker import Worker
+from baechi.backends.pytorch.workers.world import World
+from baechi.profile.step import Measured, summarize
+
+__all__ = ["Order", "Report", "measured_of", "train_share"]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the workers of a run are asked to do; plain data.
+
+    Attributes:
+        target: from which each worker loads the model, as in `Plan.target`.
+        steps: how many are timed.
+        warmup: how many come before.
+        seed: of weights and dropout.
+        memory: whether one more step measures memory.
+        capped: whether a worker is held to its device's memory.
+        checkpoint: where to keep checkpoints; empty for nowhere.
+        every: how many steps lie between two of them; one is made at the end too.
+        resume: whether to go on from the newest one.
+    """
+
+    target: Mapping[str, Any]
+    steps: int
+    warmup: int = 1
+    seed: int = 0
+    memory: bool = True
+    capped: bool = True
+    checkpoint: str = ""
+    every: int = 1
+    resume: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one worker did; plain data.
+
+    Attributes:
+        device: in the plan.
+        seconds: of each timed step, from when all workers began it.
+        losses: of each step, those of the warm-up first; empty where the loss is elsewhere.
+        parameters: numbers that are here.
+        names: of the parameters and buffers that are here.
+        peak_bytes: of parameters, buffers, inputs, optimiser state and all that a step allocates;
+            0 when it was not measured.
+        first_step: steps that came before this run, in those that it resumes.
+    """
+
+    device: str
+    seconds: tuple[float, ...]
+    losses: tuple[float, ...]
+    parameters: int
+    names: tuple[str, ...]
+    peak_bytes: int
+    first_step: int = 0
+
+
+def train_share(
+    part: Part, build: Callable[[], torch.nn.Module], inputs: Sequence[Any], order: Order, world: World
+) -> Report:
+    """Be one worker of a run.
+
+    Args:
+        part: what to do.
+        build: makes the module.
+        inputs: what a step takes: ``(args, kwargs)`` of the capture, and the target when it has one.
+        order: for how long, and what else.
+        world: the other workers.
+
+    Raises:
+        BaechiError: B6xx as `Worker`.
+    """
+    torch.manual_seed(order.seed)
+    training = begin(part, build, world, capped=order.capped)
+    worker = training.worker
+    if order.resume:
+        training.resume(order.checkpoint)
+    first = training.steps
+    flat = pytree.tree_flatten(tuple(inputs))[0]
+    losses: list[float] = []
+    seconds: list[float] = []
+    for i in range(order.warmup + order.steps):
+        dist.barrier()
+        start = time.perf_counter()
+        loss = training.step(flat)
+        if i >= order.warmup:
+            seconds.append(time.perf_counter() - start)
+        if loss is not None:
+            losses.append(float(loss))
+        if order.checkpoint and (training.steps % order.every == 0 or i == order.warmup + order.steps - 1):
+            training.save(order.checkpoint)
+    return Report(
+        part.device,
+        tuple(seconds),
+        tuple(losses),
+        sum(p.numel() for p in worker.parameters.values()),
+        (*part.parameters, *part.buffers),
+        _peak(worker, flat) if order.memory else 0,
+        first,
+    )
+
+
+def _peak(worker: Worker, inputs: Sequence[Any]) -> int:
+    """The most memory of one more step."""
+    place = worker.part.place
+    if place.type != "cpu":
+        torch.cuda.reset_peak_memory_stats(place)
+        worker.step(*inputs)
+        return int(torch.cuda.max_memory_allocated(place))
+    with allocations() as found:
+        worker.step(*inputs)
+    return worker.persistent_bytes() + found.peak_bytes
+
+
+def measured_of(reports: Sequence[Report]) -> Measured:
+    """The step as a whole: it ends when its last worker does."""
+    seconds = [max(each) for each in zip(*(report.seconds for report in reports), strict=True)]
+    losses = next((report.losses for report in reports if report.losses), ())
+    peaks = {report.device: report.peak_bytes for report in reports if report.peak_bytes}
+    return summarize(seconds, losses, peaks)

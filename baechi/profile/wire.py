@@ -1,0 +1,134 @@
+"""What one process takes to send a tensor to another on this machine, by gloo."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+__all__ = ["main", "measure_wire", "one_way_seconds", "raw_bandwidth"]
+
+_SIZES = (4 * 2**20, 16 * 2**20)
+_PATIENCE_SECONDS = 30.0
+_RING = 4
+
+
+def raw_bandwidth(peer: int, nbytes: int, repeats: int) -> float:
+    """Bytes per second of one tensor after another, one way, with nothing else to do.
+
+    The lower of the two ranks sends all without waiting, the other has all receives posted; the
+    clock stops when the sender hears that the last has come. Both ranks call it, in a process
+    group that stands.
+
+    Args:
+        peer: the other rank.
+        nbytes: of each tensor, a multiple of 4.
+        repeats: how many are sent.
+
+    Returns:
+        What the sender measured, on both ranks.
+    """
+    sends = dist.get_rank() < peer
+    ring = [torch.zeros(nbytes // 4) for _ in range(min(_RING, repeats))]
+    note = torch.zeros(1, dtype=torch.float64)
+    _turn(sends, peer, ring[0])  # connects, and both are here
+    start = time.perf_counter()
+    if sends:
+        pending = [dist.isend(ring[i % len(ring)], peer) for i in range(repeats)]
+    else:
+        pending = [dist.irecv(ring[i % len(ring)], peer) for i in range(repeats)]
+    for work in pending:
+        assert work is not None  # this rank is in the group
+        work.wait()
+    if sends:
+        dist.recv(note, peer)
+        note.fill_(nbytes * repeats / (time.perf_counter() - start))
+        dist.send(note, peer)
+    else:
+        dist.send(note, peer)
+        dist.recv(note, peer)
+    return note.item()
+
+
+def one_way_seconds(peer: int, nbytes: int, repeats: int) -> float:
+    """Least time for one tensor to get to the other rank: half of there and back again.
+
+    Both ranks call it, in a process group that stands.
+
+    Args:
+        peer: the other rank.
+        nbytes: of the tensor, a multiple of 4.
+        repeats: how often it is tried.
+    """
+    leads = dist.get_rank() < peer
+    tensor = torch.zeros(nbytes // 4)
+    _turn(leads, peer, tensor)
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        _turn(leads, peer, tensor)
+        best = min(best, time.perf_counter() - start)
+    return best / 2
+
+
+def _turn(leads: bool, peer: int, tensor: torch.Tensor) -> None:
+    """There and back again."""
+    if leads:
+        dist.send(tensor, peer)
+        dist.recv(tensor, peer)
+    else:
+        dist.recv(tensor, peer)
+        dist.send(tensor, peer)
+
+
+def measure_wire() -> tuple[float, float] | None:
+    """Latency in seconds and bytes per second between two new processes; None where gloo does not work."""
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = [_start(rank, Path(folder) / "rendezvous") for rank in (0, 1)]
+        try:
+            answer, _ = ranks[0].communicate(timeout=_PATIENCE_SECONDS)
+            ranks[1].wait(timeout=_PATIENCE_SECONDS)
+            data = json.loads(answer) if ranks[0].returncode == 0 else None
+        except (subprocess.TimeoutExpired, ValueError):
+            return None
+        finally:
+            for process in ranks:
+                process.kill()
+                process.communicate()
+    return None if data is None else (data["latency_seconds"], data["bytes_per_second"])
+
+
+def _start(rank: int, rendezvous: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", __name__, str(rank), rendezvous.as_uri()]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=_environment(os.environ)
+    )
+
+
+def _environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """One thread each, and the network interface that stays on this machine."""
+    loopback = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+    return {**environment, **loopback, "OMP_NUM_THREADS": "1"}
+
+
+def main(rank: int, rendezvous: str) -> None:
+    """One of the two processes; rank 0 prints what was found."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+    peer = 1 - rank
+    latency = one_way_seconds(peer, 4, 300)
+    seconds = [one_way_seconds(peer, nbytes, 15) for nbytes in _SIZES]
+    dist.destroy_process_group()
+    if rank == 0:
+        rate = sum(_SIZES) / max(sum(seconds) - 2 * latency, sys.float_info.min)
+        print(json.dumps({"latency_seconds": latency, "bytes_per_second": rate}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,208 @@
+"""Worker processes against the plain model: same losses, speed of transfers, overhead, real memory caps.
+
+python tools/bench_workers.py losses      four models on 2 and 4 workers, ten steps
+python tools/bench_workers.py transfers   4 MB tensors through the workers' wires and through bare gloo
+python tools/bench_workers.py overhead    one placed device beside the plain eager step
+python tools/bench_workers.py two         Inception-V3 on two devices: predicted, measured, one thread
+python tools/bench_workers.py memory      a step of 6 GiB on four workers of 2 GiB, and the plain model
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+BAECHI = (sys.executable, "-m", "baechi")
+MODELS = {"inception_v3": 4, "gnmt": 8, "transformer": 8, "gpt2": 2}
+CAPS = {2: "2x75%", 4: "4x60%"}
+NBYTES, REPEATS = 4_000_000, 100
+
+
+def run(*arguments: object) -> Any:
+    """A command of ours, its data as JSON."""
+    command = [*BAECHI, *map(str, arguments), "--json"]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if ran.returncode:
+        raise SystemExit(ran.returncode)
+    return json.loads(ran.stdout)
+
+
+def losses() -> None:
+    """Ten steps of each model, placed and plain."""
+    print(
+        "| model | batch | workers | parameters in them | worst loss difference | worst peak / predicted | over a cap |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for model, batch in MODELS.items():
+        for count, caps in CAPS.items():
+            with tempfile.TemporaryDirectory() as folder:
+                plan = Path(folder) / "plan.json"
+                run("place", f"models:{model}", "--batch", batch, "--cluster", caps, "--placer", "m-etf", "-o", plan)
+                ran = run("run", plan, "--steps", 9, "--plain")
+                cluster = json.loads(plan.read_text())["cluster"]
+            plain = ran["plain"][-1]["losses"]
+            worst = max(abs(a - b) / abs(b) for a, b in zip(ran["losses"], plain, strict=True))
+            held = " + ".join(f"{n / 1e6:.1f} M" for n in ran["parameters"].values())
+            predicted, peaks = ran["predicted"]["peak_bytes"], ran["peak_bytes"]
+            ratio = max(peaks[d] / predicted[d] for d in peaks)
+            over = sum(peaks[d["name"]] > d["memory_bytes"] for d in cluster["device"] if d["name"] in peaks)
+            same = "equal" if worst == 0 else f"{worst:.1e}"
+            print(f"| {model} | {batch} | {count} | {held} | {same} | {ratio:.3f} | {over} |", flush=True)
+
+
+def transfers() -> None:
+    """Bandwidth of two processes, one way, the two ways of sending in turns."""
+    if "RANK" in os.environ:
+        return _one_end(int(os.environ["RANK"]))
+    from baechi.backends.pytorch.workers.world import host_store
+    from baechi.cli.children import child_environment
+
+    _, port = host_store()
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "transfers"]
+    ends = [subprocess.Popen(command, env=child_environment({**common, "RANK": str(rank)})) for rank in range(2)]
+    for end in ends:
+        end.wait()
+
+
+def _one_end(rank: int) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from baechi.backends.pytorch.workers.part import Layout, Wire
+    from baechi.backends.pytorch.workers.wires import Wires
+    from baechi.backends.pytorch.workers.world import find_world
+    from baechi.profile.wire import raw_bandwidth
+
+    world = find_world()
+    dist.init_process_group("gloo", store=world.store, rank=rank, world_size=2)
+    layout = Layout((NBYTES // 4,), (1,), torch.float32)
+    ends = {i: Wire(f"t{i}", 1 - rank, layout) for i in range(REPEATS)}
+    values = [torch.zeros(NBYTES // 4) for _ in range(4)]
+    ratios, raws, ours = [], [], []
+    for _ in range(9):
+        raws.append(raw_bandwidth(1 - rank, NBYTES, REPEATS))
+        ours.append(_wired(Wires(ends, rank, torch.device("cpu"), {}), rank, values))
+        ratios.append(ours[-1] / raws[-1])
+    if rank == 0:
+        print(f"bare gloo  {statistics.median(raws) / 1e9:.2f} GB/s, tensors of {NBYTES / 1e6:g} MB")
+        print(
+            f"workers    {statistics.median(ours) / 1e9:.2f} GB/s, {statistics.median(ratios):.2f} x, median of pairs"
+        )
+
+
+def _wired(wires: Any, rank: int, values: list[Any]) -> float:
+    import torch
+    import torch.distributed as dist
+
+    dist.barrier()
+    done = torch.zeros(1)
+    start = time.perf_counter()
+    if rank == 0:
+        for i in range(REPEATS):
+            wires.send(i, values[i % len(values)])
+        wires.finish()
+        dist.recv(done, 1)
+    else:
+        ahead = 4
+        for i in range(ahead):
+            wires.post(i)
+        for i in range(REPEATS):
+            if i + ahead < REPEATS:
+                wires.post(i + ahead)
+            wires.take(i)
+        dist.send(done, 0)
+    return NBYTES * REPEATS / (time.perf_counter() - start)
+
+
+def overhead(pairs: int = 15) -> None:
+    """The plain eager step and the step placed on one device, in turns, each on one thread."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    from baechi.backends.plans import plan_in_program_order
+    from baechi.backends.pytorch.executor import Executor
+    from baechi.frontends.pytorch.modules import evaluate_loss
+    from baechi.frontends.pytorch.optimizers import optimizer_spec
+    from baechi.target import load_target
+
+    torch.set_num_threads(1)
+    print("| model | batch | plain eager step | placed on one device | placed / plain, median of pairs |")
+    print("|---|---|---|---|---|")
+    for model, batch in MODELS.items():
+        target = load_target(f"models:{model}", batch=batch)
+        job = target.job
+        assert job is not None
+        plan = plan_in_program_order(target.graph, {op.name: "cpu:0" for op in target.graph.ops})
+        module = job.build()
+        executor = Executor(target.program, plan).load(module)
+        spec = optimizer_spec(job.optimizer, job.optimizer_options)
+        assert spec is not None
+        optimizer = spec.make(dict(module.named_parameters()))
+        flat = pytree.tree_leaves(tuple(job.inputs))
+
+        def plain(module: Any = module, optimizer: Any = optimizer, job: Any = job) -> None:
+            optimizer.zero_grad()
+            output = module(*job.args)
+            evaluate_loss(job.loss, output, job.target, with_target=job.target is not None).backward()
+            optimizer.step()
+
+        def placed(executor: Any = executor, flat: Any = flat) -> None:
+            executor.step(*flat)
+
+        plain()
+        placed()
+        times = [(_seconds(plain), _seconds(placed)) for _ in range(pairs)]
+        executor.close()
+        eager, ours = (statistics.median(column) for column in zip(*times, strict=True))
+        ratio = statistics.median(b / a for a, b in times)
+        print(f"| {model} | {batch} | {eager * 1e3:.0f} ms | {ours * 1e3:.0f} ms | {ratio:.2f} |", flush=True)
+
+
+def _seconds(work: Any) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def two() -> None:
+    """Two devices of this machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        plan = Path(folder) / "plan.json"
+        for batch in (4, 8):
+            target = ("models:inception_v3", "--batch", batch, "--cluster", "2x90%", "--measure")
+            run("place", *target, "-o", plan)
+            ran = run("run", plan, "--steps", 9, "--warmup", 2, "--plain")
+            step, predicted = ran["step_seconds"]["median"], ran["predicted"]["step_seconds"]
+            plain = ran["plain"][-1]["step_seconds"]
+            print(
+                f"batch {batch}: {predicted:.2f} s predicted, {step:.2f} s measured ({step / predicted:.2f} x); ",
+                end="",
+            )
+            print(f"plain on one thread {plain:.2f} s, {plain / step:.2f} x the placed one", flush=True)
+
+
+def memory() -> None:
+    """What does not fit in one device's memory trains on four."""
+    with tempfile.TemporaryDirectory() as folder:
+        plan = Path(folder) / "plan.json"
+        model = ("models:mlp", "--set", "width=8192", "--set", "depth=11", "--batch", "16")
+        for command in (
+            ("place", *model, "--cluster", "4x2GiB", "-o", plan),
+            ("run", plan, "--steps", "3", "--plain"),
+        ):
+            print("$ baechi", *command, flush=True)
+            subprocess.run([*BAECHI, *map(str, command)], check=False)
+
+
+if __name__ == "__main__":
+    known = {"losses": losses, "transfers": transfers, "overhead": overhead, "two": two, "memory": memory}
+    if len(sys.argv) != 2 or sys.argv[1] not in known:
+        raise SystemExit(__doc__)
+    known[sys.argv[1]]()
