@@ -1,9 +1,7 @@
 """The pipeline on one page: capture, place, verify, run."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from baechi.config import parse_cluster
@@ -12,19 +10,15 @@ from baechi.decorator import decorate
 from baechi.errors import BaechiError
 from baechi.ir.cluster import UNLIMITED_BYTES, Cluster, Device
 from baechi.ir.graph import Graph
-from baechi.ir.json import read_plan, write_plan
 from baechi.ir.plan import Plan
-from baechi.ir.timeline import Timeline
 from baechi.ir.verify import verify
 from baechi.placers import Single, get_placer, make_plan
-from baechi.sim import simulate
+from baechi.planned import ModelPlan, capture_model, kind_of_call, pinned, timeline_of
 
 if TYPE_CHECKING:
     import torch
 
-    from baechi.backends.pytorch.executor import Executor
     from baechi.backends.pytorch.placed import Planner
-    from baechi.backends.pytorch.workers.training import Training
     from baechi.frontends.pytorch import TorchProgram
 
 __all__ = ["ModelPlan", "dynamo_backend", "pinned", "place", "place_graph", "plan", "resolve", "timeline_of"]
@@ -76,7 +70,7 @@ def plan(
         >>> sorted(set(placed.plan.device.values())) <= ["cpu:0", "cpu:1"]
         True
     """
-    program = _captured(
+    program = capture_model(
         model,
         args,
         kwargs,
@@ -88,59 +82,7 @@ def plan(
     )
     devices = parse_cluster(cluster) if isinstance(cluster, str) else cluster
     made = place_graph(program.graph, devices, placer, seed=seed, table=table)
-    return ModelPlan(made, program, table, None if program.has_loss else _kind(model, args, kwargs or {}))
-
-
-def pinned(
-    model: "torch.nn.Module", args: Sequence[Any], kwargs: Mapping[str, Any], path: str | Sequence[str]
-) -> "ModelPlan":
-    """A module's forward and backward under a plan that was saved before.
-
-    Args:
-        path: of the plan, or of several, of which the one that matches is taken.
-
-    Raises:
-        BaechiError: B402 when the plan is for another step; it is never made anew silently.
-    """
-    paths = (path,) if isinstance(path, str) else tuple(path)
-    return _matching(model, args, kwargs, [read_plan(p) for p in paths], ", ".join(f"'{p}'" for p in paths))
-
-
-def _matching(
-    model: "torch.nn.Module", args: Sequence[Any], kwargs: Mapping[str, Any], plans: Sequence[Plan], name: str
-) -> "ModelPlan":
-    """The model captured for these inputs, with the plan that is for it."""
-    program = _captured(model, args, kwargs, keep_gradients=True)
-    for made in plans:
-        if made.graph == program.graph.digest:
-            return ModelPlan(made, program)
-    raise BaechiError(
-        "B402",
-        f"{name} is for another step than this one",
-        help="a plan holds for one mode (train or eval), shape and type of the inputs: place the model again, "
-        "or pin one for each",
-    )
-
-
-def _captured(model: "torch.nn.Module", *args: Any, loss: Any = None, **kwargs: Any) -> "TorchProgram":
-    """Capture the model as it was written, even if it is placed already.
-
-    Without a loss that is its forward: the model's own hooks stay around it.
-    """
-    from baechi.backends.pytorch.kinds import open_objects
-    from baechi.backends.pytorch.placed import untouched, without_hooks
-    from baechi.frontends.pytorch import capture
-
-    with untouched(), without_hooks(model) if loss is None else nullcontext():
-        program = capture(model, *args, loss=loss, **kwargs)
-        # A result of a class that torch did not know of hid its tensors from the first capture.
-        return capture(model, *args, loss=loss, **kwargs) if open_objects(program.fixed) else program
-
-
-def _kind(model: "torch.nn.Module", args: Sequence[Any], kwargs: Mapping[str, Any]) -> object:
-    from baechi.backends.pytorch.kinds import kind_of
-
-    return kind_of(model, args, kwargs)
+    return ModelPlan(made, program, table, None if program.has_loss else kind_of_call(model, args, kwargs or {}))
 
 
 def place_graph(
@@ -168,90 +110,6 @@ def resolve(graph: Graph, cluster: Cluster, table: CostTable | None = None) -> C
     first: Device = replace(cluster.devices[0], memory_bytes=UNLIMITED_BYTES, memory_fraction=None)
     alone = replace(cluster, devices=(first,), links={})
     return cluster.resolve(Single().place(graph, alone, table=table).predicted.peak_bytes[first.name])
-
-
-def timeline_of(graph: Graph, made: Plan, table: CostTable | None = None) -> Timeline:
-    """What the simulator expects of a plan, op by op."""
-    return simulate(Problem(graph, made.cluster, table), made)
-
-
-@dataclass(frozen=True, eq=False)
-class ModelPlan:
-    """A plan and the captured step that it is for.
-
-    Args:
-        plan: the plan, as data.
-        program: the step.
-        table: the measured op times that the plan was made with.
-        kind: of the call that was planned, when the step has no loss of its own.
-    """
-
-    plan: Plan
-    program: "TorchProgram"
-    table: CostTable | None = None
-    kind: object = None
-
-    @cached_property
-    def timeline(self) -> Timeline:
-        """What the simulator expects, op by op."""
-        return timeline_of(self.program.graph, self.plan, self.table)
-
-    def save(self, path: str) -> None:
-        """Write the plan as JSON."""
-        write_plan(self.plan, path)
-
-    def executor(self, model: "torch.nn.Module") -> "Executor":
-        """What runs the whole step: a copy of the model's weights, placed; ``executor.step(*inputs)`` trains."""
-        from baechi.backends.pytorch.executor import Executor
-
-        return Executor(self.program, self.plan).load(model)
-
-    def worker(self, build: "torch.nn.Module | Callable[[], torch.nn.Module]", *, capped: bool = True) -> "Training":
-        """This process's share of the training, as one of the workers that ``torchrun`` started.
-
-        Every worker makes the same calls, with the same seed and the same inputs. The plan of rank 0
-        counts, so it does not matter when others find another.
-
-        Args:
-            build: makes the model. Its weights are those of a plain build, yet only the share of this
-                process is ever in its memory; of a model that is given whole the share is copied.
-            capped: whether the process is held to the memory of its device.
-
-        Raises:
-            BaechiError: B606 when torchrun did not start this process or the step was planned without a
-                loss, B618 when there are not as many workers as devices in the plan.
-        """
-        from baechi.backends.pytorch.workers.emit import make_parts
-        from baechi.backends.pytorch.workers.training import begin
-        from baechi.backends.pytorch.workers.world import find_world
-
-        world = find_world()
-        if world.rank == 0:
-            world.publish(make_parts(self.program, self.plan, self.timeline))
-        return begin(world.part(), build, world, capped=capped)
-
-    def apply(self, model: "torch.nn.Module") -> "Callable[..., Any]":
-        """Run the model as planned.
-
-        Planned with a loss, this gives a function of the inputs and the target that trains one step
-        and returns the loss; the weights are the model's own when `sync` or `close` is called on it.
-        Planned without, it gives the model itself, whose forward and backward now run as planned.
-
-        Raises:
-            BaechiError: B402, when the model is called, if the call is not the one that was planned.
-        """
-        from baechi.backends.pytorch.placed import PlacedStep, attach
-
-        if self.program.has_loss:
-            return PlacedStep(self.executor(model), model)
-
-        def planner(module: "torch.nn.Module", args: Any, kwargs: Any) -> "tuple[TorchProgram, Plan]":
-            if self.kind == _kind(module, args, kwargs):
-                return self.program, self.plan
-            found = _matching(module, args, kwargs, [self.plan], "the plan")
-            return found.program, found.plan
-
-        return attach(model, planner)
 
 
 def place(target: Any = None, **options: Any) -> Any:

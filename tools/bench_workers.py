@@ -192,7 +192,7 @@ def memory() -> None:
     """What does not fit in one device's memory trains on four."""
     with tempfile.TemporaryDirectory() as folder:
         plan = Path(folder) / "plan.json"
-        model = ("models:mlp", "--set", "width=8192", "--set", "depth=11", "--batch", "16")
+        model = ("models:mlp", "--set", "width=8192", "--set", "depth=10", "--batch", "16")
         for command in (
             ("place", *model, "--cluster", "4x2GiB", "-o", plan),
             ("run", plan, "--steps", "3", "--plain"),

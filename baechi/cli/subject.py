@@ -160,12 +160,14 @@ def _table(args: argparse.Namespace, target: "Target", cluster: "Cluster") -> "C
         raise BaechiError("B603", f"'{target.name}' is a file of costs: there is nothing to measure")
     table = read_table(args.table, missing_ok=args.measure)
     if args.measure:
+        from baechi.profile.beside import neighbours_of
         from baechi.profile.run import measure_ops
 
         job = target.job
         assert job is not None  # refused above
         with progress(f"measuring the ops of {target.name}"):
-            table = table.updated("cpu", measure_ops(target.program, job.build, job.inputs))
+            beside = neighbours_of(len(cluster), len(os.sched_getaffinity(0)))
+            table = table.updated("cpu", measure_ops(target.program, job.build, job.inputs, beside=beside))
         say(f"wrote {write_table(table, args.table)}")
     kinds = {d.type: d for d in cluster.devices}
     for kind, device in kinds.items():

@@ -56,8 +56,8 @@ def start_workers(plan: "Plan", target: "Target", order: "Order") -> "tuple[Repo
     names = tuple(ranks_of(plan))
     store, port = host_store()
     with _processes(len(names), port) as processes:
-        parts = _parts(plan, target)
         store.set("order", pickle.dumps(order))
+        parts = _parts(plan, target)
         for part in parts:
             store.set(f"part/{part.rank}", pack(part))
         with progress(f"training {target.name} in {len(names)} processes"):
@@ -141,8 +141,8 @@ def be_worker(plan: "Plan", target: "Target", order: "Order") -> "tuple[Report, 
     world = find_world()
     with _failures_told(world):
         if world.rank == 0:
-            world.publish(_parts(plan, target))
             world.store.set("order", pickle.dumps(order))
+            world.publish(_parts(plan, target))
         _work(world, target)
         if world.rank:
             world.store.wait([f"report/{rank}" for rank in range(world.size)])
@@ -155,13 +155,13 @@ def _work(world: "World", target: "Target | None") -> None:
     from baechi.profile.apart import train_share
     from baechi.target import load_target
 
-    part = world.part()
     order: Order = pickle.loads(world.store.get("order"))
     if target is None:
         known = order.target
         target = load_target(known["target"], batch=known.get("batch"), options=known.get("options"))
     if target.job is None:
         raise BaechiError("B603", f"'{target.name}' is a file of costs, not code", help="name a model to run")
+    part = world.part()  # after the target: what its code defines may be in the part
     report = train_share(part, target.job.build, target.job.inputs, order, world)
     world.store.set(f"report/{world.rank}", pickle.dumps(report))
 

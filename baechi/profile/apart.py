@@ -13,7 +13,7 @@ from baechi.backends.limits import allocations
 from baechi.backends.pytorch.workers.part import Part
 from baechi.backends.pytorch.workers.training import begin
 from baechi.backends.pytorch.workers.worker import Worker
-from baechi.backends.pytorch.workers.world import World
+from baechi.backends.pytorch.workers.world import World, explained
 from baechi.profile.step import Measured, summarize
 
 __all__ = ["Order", "Report", "measured_of", "train_share"]
@@ -95,7 +95,8 @@ def train_share(
     losses: list[float] = []
     seconds: list[float] = []
     for i in range(order.warmup + order.steps):
-        dist.barrier()
+        with explained(part):
+            dist.barrier()
         start = time.perf_counter()
         loss = training.step(flat)
         if i >= order.warmup:

@@ -19,7 +19,6 @@ from baechi.frontends.pytorch import capture
 from baechi.frontends.pytorch.program import OptimizerSpec, TorchProgram
 from baechi.ir.plan import Plan
 
-
 _others: set[threading.Thread] = set()
 """Threads of earlier tests in this process: what dynamo compiled keeps its own."""
 

@@ -5,6 +5,7 @@ waits for a tensor where it reads it, and sends each tensor as soon as it exists
 receiving go on beside the computing, in the threads of the communication library.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -123,7 +124,14 @@ class _Step:
         if mine.backend == "cpu":
             return torch.device("cpu")
         local = [d for d in self.plan.cluster.devices if d.host == mine.host and d.backend == mine.backend]
-        return torch.device(mine.backend, [d.name for d in local if d.name in self.ranks].index(device))
+        return torch.device(mine.backend, [d.name for d in local].index(device))
+
+    def cores(self, device: str) -> tuple[int, int]:
+        """The first core of a worker, and how many all workers of its machine take."""
+        host = self.plan.cluster.device[device].host
+        local = [d for d in self.plan.cluster.devices if d.host == host and d.name in self.ranks and d.backend == "cpu"]
+        before = itertools.takewhile(lambda d: d.name != device, local)
+        return sum(d.threads for d in before), sum(d.threads for d in local)
 
 
 class _Writer(CallWriter):
@@ -165,6 +173,7 @@ class _Writer(CallWriter):
             ranks=rank,
             place=self.devices[device],
             threads=description.threads,
+            cores=self.step.cores(device),
             cap_bytes=description.cap,
             text="\n".join(self.text),
             names=self.names,

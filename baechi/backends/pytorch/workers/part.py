@@ -57,6 +57,7 @@ class Part:
         rank: of its worker; `ranks` those of all devices.
         place: the torch device that it is on its own machine.
         threads: processor threads of one op.
+        cores: the first core that is its own, and how many the devices of its machine take together.
         cap_bytes: its memory.
         text: source of ``run(VALUES, RESULTS)``.
         names: what the source calls; ATen ops and constants.
@@ -87,6 +88,7 @@ class Part:
     ranks: Mapping[str, int]
     place: torch.device
     threads: int
+    cores: tuple[int, int]
     cap_bytes: int
     text: str
     names: Mapping[str, Any]

@@ -16,7 +16,7 @@ from baechi.backends.pytorch.statefile import export
 from baechi.backends.pytorch.steps import latest, prune, step_directory
 from baechi.backends.pytorch.workers.part import Part
 from baechi.backends.pytorch.workers.worker import Worker
-from baechi.backends.pytorch.workers.world import World, connect, settle
+from baechi.backends.pytorch.workers.world import World, connect, explained, settle
 from baechi.errors import BaechiError
 
 __all__ = ["Training", "begin"]
@@ -39,10 +39,16 @@ def begin(part: Part, build: nn.Module | Callable[[], nn.Module], world: World, 
         capped: whether this process is held to the memory of its device from now on.
 
     Raises:
-        BaechiError: B607 when the module is not the captured one, B616 when the system does not let it.
+        BaechiError: B607 when the module is not the captured one, B615 when its weights pass the cap, B616 when
+            the system does not let it, B617 when another worker is gone.
     """
+    with explained(part):
+        return _begin(part, build, world, capped)
+
+
+def _begin(part: Part, build: nn.Module | Callable[[], nn.Module], world: World, capped: bool) -> "Training":
     groups = connect(part, world)
-    settle(part, world)
+    settle(part)
     if capped and part.cap_bytes < _PLENTY * part.predicted_bytes:
         map_large_blocks()  # before anything is large, for a hole that is there stays there
     recording = record((lambda: build) if isinstance(build, nn.Module) else build)
@@ -72,6 +78,7 @@ class Training:
         self.worker = worker
         self._keys = tuple(keys)
         self.steps = 0
+        self._saved: Path | None = None  # where this very state is
 
     def __call__(self, *args: Any, target: Any = None, **kwargs: Any) -> Tensor | None:
         """Train one step on these inputs.
@@ -89,6 +96,7 @@ class Training:
         """The same on flattened inputs."""
         loss = self.worker.step(*inputs)
         self.steps += 1
+        self._saved = None
         return loss
 
     @property
@@ -108,7 +116,7 @@ class Training:
             The checkpoint's directory, which appears when all of it is written.
 
         Raises:
-            BaechiError: B614 when it cannot be written.
+            BaechiError: B614 when it cannot be written, B615 or B617 when memory or another worker is gone.
         """
         worker, part = self.worker, self.worker.part
         last = part.draws[1] if part.draws is not None else 0
@@ -120,9 +128,11 @@ class Training:
             worker.turns.state if part.rank == last else None,
         )
         directory = step_directory(root, self.steps)
-        save(directory, shard, tied=part.tied, keys=self._keys)
+        with explained(part):
+            save(directory, shard, tied=part.tied, keys=self._keys)
         if part.rank == 0:
             prune(root, keep)
+        self._saved = directory
         return directory
 
     def resume(self, root: str | Path) -> Mapping[str, Any]:
@@ -138,31 +148,34 @@ class Training:
         if found is None:
             raise BaechiError("B611", f"no whole checkpoint is in '{root}'", help="train with --checkpoint first")
         worker, part = self.worker, self.worker.part
-        shard = load(
-            found,
-            {name: part.sources[op].shape for name, op in part.parameters.items()},
-            {name: part.sources[op].shape for name, op in part.buffers.items()},
-        )
-        worker.load(shard.parameters, shard.buffers)
-        worker.load_optimizer_state(shard.optimizer)
+        with explained(part):
+            shard = load(
+                found,
+                {name: part.sources[op].shape for name, op in part.parameters.items()},
+                {name: part.sources[op].shape for name, op in part.buffers.items()},
+            )
+            worker.load(shard.parameters, shard.buffers)
+            worker.load_optimizer_state(shard.optimizer)
         if shard.rng is not None:
             worker.turns.state = shard.rng
         worker.turns.restart()
         extra = dict(shard.extra)
         self.steps = extra.pop(_STEPS)
+        self._saved = None
         return extra
 
     def export(self, root: str | Path, path: str | Path) -> None:
         """Write the weights as ``torch.save(model.state_dict(), path)`` would; no process holds them all.
 
         Args:
-            root: directory of checkpoints, to which one is added.
+            root: directory of checkpoints, to which one is added, unless `save` has just made one.
             path: the file.
 
         Raises:
-            BaechiError: B614 when it cannot be written.
+            BaechiError: as `save`; the workers that have no error of their own raise B617.
         """
-        directory = self.save(root)
+        directory = self._saved or self.save(root)
         if self.worker.part.rank == 0:
             export(directory, path)
-        dist.barrier()
+        with explained(self.worker.part):
+            dist.barrier()

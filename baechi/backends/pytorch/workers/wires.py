@@ -53,7 +53,7 @@ class Wires:
         """Wait for a transfer and return its tensor."""
         work, block = self._coming.pop(i)
         wire = self._wires[i]
-        self._wait(work, wire.peer)
+        _wait(work, wire.peer)
         if self._staged:
             block = block.to(self._place)
         return block.as_strided(wire.layout.shape, wire.layout.stride)
@@ -70,7 +70,7 @@ class Wires:
         """Wait until a tensor that was sent has left, and let go of it."""
         if i in self._going:
             work, _ = self._going[i]
-            self._wait(work, self._wires[i].peer)
+            _wait(work, self._wires[i].peer)
             del self._going[i]
 
     def finish(self) -> None:
@@ -95,12 +95,6 @@ class Wires:
         except RuntimeError as error:
             raise Lost(peer, error) from error
 
-    def _wait(self, work: Any, peer: int) -> None:
-        try:
-            work.wait()
-        except RuntimeError as error:
-            raise Lost(peer, error) from error
-
 
 class Turns:
     """The stream of random numbers, which goes from worker to worker in the order of the draws.
@@ -114,11 +108,14 @@ class Turns:
 
     def __init__(self, part: Part, group: Any) -> None:
         self._place, self._group, self._draws, self._rank = part.place, group, part.draws, part.rank
-        self._going: list[tuple[Any, Tensor]] = []
+        self._going: list[tuple[int, Any, Tensor]] = []
         self._is_first_step = True
 
     def begin(self) -> None:
         """Before a step: the last worker that drew in the step before gives the stream to the first."""
+        for peer, work, _ in self._going:
+            _wait(work, peer)
+        self._going.clear()
         if self._draws is not None and self._draws[0] != self._draws[1] and not self._is_first_step:
             first, last = self._draws
             if self._rank == last:
@@ -129,9 +126,12 @@ class Turns:
 
     def give(self, turn: int, peer: int) -> None:
         """Send the state of this worker's generator."""
-        self._going = [(work, state) for work, state in self._going if not work.is_completed()]
         state = self.state
-        self._going.append((dist.isend(state, peer, group=self._group, tag=self._FIRST_TAG + turn), state))
+        try:
+            work = dist.isend(state, peer, group=self._group, tag=self._FIRST_TAG + turn)
+        except RuntimeError as error:
+            raise Lost(peer, error) from error
+        self._going.append((peer, work, state))
 
     def take(self, turn: int, peer: int) -> None:
         """Wait for the state of the worker that drew before."""
@@ -157,6 +157,13 @@ class Turns:
             torch.set_rng_state(state)
         else:
             torch.cuda.set_rng_state(state, self._place)
+
+
+def _wait(work: Any, peer: int) -> None:
+    try:
+        work.wait()
+    except RuntimeError as error:
+        raise Lost(peer, error) from error
 
 
 def _block(tensor: Tensor, layout: Layout) -> Tensor:

@@ -1,21 +1,25 @@
 """How workers find each other: the environment that torchrun gives them, a store, process groups."""
 
+import contextlib
 import datetime
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from baechi.backends.limits import explain_out_of_memory
 from baechi.backends.pytorch.workers.part import Part, pack, unpack
 from baechi.errors import BaechiError
 
-__all__ = ["World", "connect", "find_world", "host_store", "settle"]
+__all__ = ["World", "connect", "explained", "find_world", "host_store", "settle"]
 
 _PATIENCE = datetime.timedelta(minutes=30)
+_POLL_SECONDS = 0.05
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -26,14 +30,11 @@ class World:
     Attributes:
         rank: of this worker.
         size: number of workers.
-        local_rank, local_size: among those on this machine.
         store: small data that all can read.
     """
 
     rank: int
     size: int
-    local_rank: int
-    local_size: int
     store: Any
 
     def publish(self, parts: "tuple[Part, ...]") -> None:
@@ -47,7 +48,15 @@ class World:
             self.store.set(f"part/{part.rank}", pack(part))
 
     def part(self) -> Part:
-        """Wait for this worker's part."""
+        """Wait for this worker's part.
+
+        Raises:
+            BaechiError: B617 when there will be none.
+        """
+        while not self.store.check([f"part/{self.rank}"]):
+            if self.store.check(["failure"]):
+                raise BaechiError("B617", "the plan was not cut into parts", help="rank 0 says why")
+            time.sleep(_POLL_SECONDS)
         return unpack(self.store.get(f"part/{self.rank}"))
 
     def fail(self, error: BaechiError) -> bool:
@@ -92,8 +101,7 @@ def find_world(environment: Mapping[str, str] = os.environ) -> World:
         wait_for_workers=False,
     )
     attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
-    local = int(environment.get("LOCAL_RANK", rank)), int(environment.get("LOCAL_WORLD_SIZE", size))
-    return World(rank, size, *local, _inside(store, attempt))
+    return World(rank, size, _inside(store, attempt))
 
 
 def host_store() -> tuple[Any, int]:
@@ -120,12 +128,32 @@ def connect(part: Part, world: World) -> dict[tuple[int, int], Any]:
     return {pair: dist.new_group(list(pair), backend="nccl", timeout=_PATIENCE) for pair in part.pairs}
 
 
-def settle(part: Part, world: World) -> None:
+@contextlib.contextmanager
+def explained(part: Part) -> Iterator[None]:
+    """Say in one error what ended what this worker did beside its steps: no more memory, or no other worker.
+
+    Raises:
+        BaechiError: B615 or B617; anything else goes on as it is.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if (known := explain_out_of_memory(error, part.device, part.cap_bytes)) is not None:
+            raise known from error
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        what = f"the worker of '{part.device}' lost another worker"
+        raise BaechiError(
+            "B617", what, help="go on from the last checkpoint with --resume, if the run kept any"
+        ) from error
+
+
+def settle(part: Part) -> None:
     """Give this worker its threads, and cores of its own where the machine has enough of them."""
     torch.set_num_threads(part.threads)
     if not hasattr(os, "sched_setaffinity") or part.place.type != "cpu":
         return
     cores = sorted(os.sched_getaffinity(0))
-    if world.local_size * part.threads <= len(cores):
-        first = world.local_rank * part.threads
+    first, taken = part.cores
+    if taken <= len(cores):
         os.sched_setaffinity(0, cores[first : first + part.threads])
