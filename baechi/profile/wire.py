@@ -19,7 +19,7 @@ _PATIENCE_SECONDS = 30.0
 _RING = 4
 
 
-def raw_bandwidth(peer: int, nbytes: int, repeats: int) -> float:
+def raw_bandwidth(peer: int, nbytes: int, repeats: int, *, ring: int = _RING) -> float:
     """Bytes per second of one tensor after another, one way, with nothing else to do.
 
     The lower of the two ranks sends all without waiting, the other has all receives posted; the
@@ -30,12 +30,13 @@ def raw_bandwidth(peer: int, nbytes: int, repeats: int) -> float:
         peer: the other rank.
         nbytes: of each tensor, a multiple of 4.
         repeats: how many are sent.
+        ring: how many tensors' memory is used in turns; few of them stay in the cache.
 
     Returns:
         What the sender measured, on both ranks.
     """
     sends = dist.get_rank() < peer
-    ring = [torch.zeros(nbytes // 4) for _ in range(min(_RING, repeats))]
+    ring = [torch.zeros(nbytes // 4) for _ in range(min(ring, repeats))]
     note = torch.zeros(1, dtype=torch.float64)
     _turn(sends, peer, ring[0])  # connects, and both are here
     start = time.perf_counter()

@@ -18,6 +18,7 @@ from baechi.frontends.pytorch.modules import find_weights
 
 SIZES = {
     "gnmt": {"layers": 2, "units": 16, "vocab": 50},
+    "gpt2": {"layers": 2, "width": 16, "heads": 4, "vocabulary": 50, "length": 8},
     "inception_v3": {},
     "mlp": {},
     "transformer": {"layers": 2, "width": 16, "heads": 2, "ffn": 24, "vocab": 50},

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from baechi.backends.heap import map_large_blocks
-from baechi.backends.limits import limit_cuda, limit_memory
+from baechi.backends.limits import ALLOWANCE_BYTES, limit_cuda, limit_memory
 from baechi.backends.pytorch.checkpoint import Shard, load, save
 from baechi.backends.pytorch.materialize import record
 from baechi.backends.pytorch.statefile import export
@@ -24,8 +24,8 @@ __all__ = ["Training", "begin"]
 _STEPS = "steps"
 
 
-_PLENTY = 2.0
-"""Above so many times the predicted peak, holes in the heap do no harm."""
+_PLENTY = 1.6
+"""Above so many times the predicted peak, and the allowance, holes in the heap do no harm."""
 
 
 def begin(part: Part, build: nn.Module | Callable[[], nn.Module], world: World, *, capped: bool = True) -> "Training":
@@ -49,7 +49,7 @@ def begin(part: Part, build: nn.Module | Callable[[], nn.Module], world: World, 
 def _begin(part: Part, build: nn.Module | Callable[[], nn.Module], world: World, capped: bool) -> "Training":
     groups = connect(part, world)
     settle(part)
-    if capped and part.cap_bytes < _PLENTY * part.predicted_bytes:
+    if capped and part.cap_bytes < _PLENTY * part.predicted_bytes + ALLOWANCE_BYTES:
         map_large_blocks()  # before anything is large, for a hole that is there stays there
     recording = record((lambda: build) if isinstance(build, nn.Module) else build)
     keys = tuple(recording.module.state_dict())
