@@ -36,14 +36,14 @@ def raw_bandwidth(peer: int, nbytes: int, repeats: int, *, ring: int = _RING) ->
         What the sender measured, on both ranks.
     """
     sends = dist.get_rank() < peer
-    ring = [torch.zeros(nbytes // 4) for _ in range(min(ring, repeats))]
+    tensors = [torch.zeros(nbytes // 4) for _ in range(min(ring, repeats))]
     note = torch.zeros(1, dtype=torch.float64)
-    _turn(sends, peer, ring[0])  # connects, and both are here
+    _turn(sends, peer, tensors[0])  # connects, and both are here
     start = time.perf_counter()
     if sends:
-        pending = [dist.isend(ring[i % len(ring)], peer) for i in range(repeats)]
+        pending = [dist.isend(tensors[i % len(tensors)], peer) for i in range(repeats)]
     else:
-        pending = [dist.irecv(ring[i % len(ring)], peer) for i in range(repeats)]
+        pending = [dist.irecv(tensors[i % len(tensors)], peer) for i in range(repeats)]
     for work in pending:
         assert work is not None  # this rank is in the group
         work.wait()
