@@ -2,8 +2,9 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -18,12 +19,13 @@ from baechi.placers.repair import repair
 from baechi.placers.variants import Variant, variants
 from baechi.sim.bounds import bounds, explain_infeasible
 from baechi.sim.evaluate import Schedule, evaluate, orders, score, transfer_keys
+from baechi.sim.load import loads
 from baechi.sim.state import Run
 from baechi.sim.transfers import Transfers
 from baechi.units import format_bytes, to_seconds
 from baechi.version import __version__
 
-__all__ = ["Placer", "Scored", "best_of", "make_plan"]
+__all__ = ["Placer", "Scored", "Solution", "best_of", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Placer(ABC):
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """Schedules to choose from, none of which needs to fit."""
 
-    def solve(self, problem: Problem, views: Sequence[Variant], seed: int) -> Schedule:
+    def solve(self, problem: Problem, views: Sequence[Variant], seed: int) -> "Solution":
         """The best schedule for any of the views of a problem, mended where it is over a cap.
 
         Raises:
@@ -54,14 +56,14 @@ class Placer(ABC):
         found = [best_of(problem, self._lifted(view, seed)) for view in views]
         best = min(found, key=lambda one: one.score)
         if best.score[0] == 0:
-            return best.schedule
+            return Solution(best.schedule)
         if not self.repairs:
             raise _over(self, problem, best.schedule)
         mended = (repair(view, one.schedule, seed) for view, one in zip(views, found, strict=True))
         best = best_of(problem, mended)
         if best.score[0] > 0:
             raise _not_found(self, problem, best.schedule)
-        return best.schedule
+        return Solution(best.schedule)
 
     def _lifted(self, view: Variant, seed: int) -> Iterator[Schedule]:
         for schedule in self.schedules(view.problem, seed):
@@ -90,10 +92,18 @@ def make_plan(placer: Placer, problem: Problem, seed: int) -> Plan:
     began = time.process_time()
     try:
         views = tuple(variants(problem)) if placer.coarsens else (Variant.plain(problem),)
-        schedule, run, x = _settled(placer, problem, placer.solve(problem, views, seed))
+        solution = placer.solve(problem, views, seed)
+        schedule, run, x = _settled(placer, problem, solution.schedule)
     except Infeasible as error:
         raise explain_infeasible(problem) or error from None
     return _write(placer, problem, schedule, run, x, time.process_time() - began, seed)
+
+
+class Solution(NamedTuple):
+    """A schedule that fits, and lower bounds in ticks, by name, that were proved on the way."""
+
+    schedule: Schedule
+    proved: Mapping[str, int] = MappingProxyType({})
 
 
 class Scored(NamedTuple):
@@ -162,8 +172,13 @@ def _write(
             name: tuple(graph.ops[i].name for i in order[ptr[d] : ptr[d + 1]].tolist()) for d, name in enumerate(names)
         },
         transfers=transfer_keys(problem, schedule.device, run, x),
-        predicted=Prediction(to_seconds(run.makespan), dict(zip(names, run.peak.tolist(), strict=True))),
+        predicted=Prediction(
+            to_seconds(run.makespan),
+            dict(zip(names, run.peak.tolist(), strict=True)),
+            dict(zip(names, map(to_seconds, loads(problem.arrays, schedule.device).tolist()), strict=True)),
+        ),
         bounds=bounds(problem),
         seed=seed,
         version=__version__,
+        objective=problem.objective,
     )

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from baechi.cost.problem import Problem
 from baechi.errors import Infeasible
-from baechi.placers.base import Placer, best_of
+from baechi.placers.base import Placer, Solution, best_of
 from baechi.placers.etf import Etf
 from baechi.placers.fixed import Contiguous, Single
 from baechi.placers.improve import improve, tries_for
@@ -30,27 +30,27 @@ class Auto(Placer):
     name: ClassVar[str] = "auto"
     work: float = 1.5e7
 
-    def solve(self, problem: Problem, views: Sequence[Variant], seed: int) -> Schedule:
+    def solve(self, problem: Problem, views: Sequence[Variant], seed: int) -> Solution:
         """The improved best of the competitors that fit."""
         found = list(self._found(problem, views, seed))
         best = best_of(problem, found).schedule
         if len(problem.cluster) == 1:
-            return best
+            return Solution(best)
         for view in (*views[1:], views[0]):
             a = view.whole.arrays
             best = best_of(problem, (best, improve(a, best, tries=tries_for(a, self.work), seed=seed))).schedule
-        return best
+        return Solution(best)
 
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """What it finds for the problem as it is."""
-        yield self.solve(problem, (Variant.plain(problem),), seed)
+        yield self.solve(problem, (Variant.plain(problem),), seed).schedule
 
     def _found(self, problem: Problem, views: Sequence[Variant], seed: int) -> Iterator[Schedule]:
         failure: Infeasible | None = None
         some = False
         for placer in (Single(), Contiguous(), Topo(), Etf(), Sct()):
             try:
-                yield placer.solve(problem, views, seed)
+                yield placer.solve(problem, views, seed).schedule
                 some = True
             except Infeasible as error:
                 failure = error

@@ -65,7 +65,7 @@ def variants(problem: Problem) -> Iterator[Variant]:
     forward = fuse(costs.co_place(forward_only(problem.graph, seconds=declared)), seconds=declared)
     index = {name: k for k, op in enumerate(forward.graph.ops) for name in forward.members[op.name]}
     follows = np.array([index[host[op.name]] for op in problem.graph.ops], np.int64)
-    lifted = Problem(forward.graph, problem.cluster, problem.table)
+    lifted = Problem(forward.graph, problem.cluster, problem.table, problem.objective)
     whole = problem.with_groups(lifted.arrays.group[follows])
     yield Variant("forward", lifted, whole, lambda schedule: bound_to(problem, schedule.device[follows]))
 

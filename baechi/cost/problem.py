@@ -13,13 +13,16 @@ from baechi.cost.tensors import LINK, TOKEN, Ints, buckets, tensor_arrays, too_l
 from baechi.errors import BaechiError
 from baechi.ir.cluster import CONTENTIONS, Cluster, Device
 from baechi.ir.graph import Graph
+from baechi.ir.plan import OBJECTIVES, Objective
 from baechi.units import TICKS_PER_SECOND
 
 __all__ = [
     "DUPLEX",
+    "LATENCY",
     "LINK",
     "PARALLEL",
     "SEQUENTIAL",
+    "THROUGHPUT",
     "TOKEN",
     "UNLIMITED_CORES",
     "Arrays",
@@ -32,6 +35,7 @@ UNLIMITED_CORES = 1 << 30
 """In `Arrays.cores`: devices of this host never slow each other down."""
 
 SEQUENTIAL, DUPLEX, PARALLEL = range(3)
+LATENCY, THROUGHPUT = range(2)
 _MOST_TICKS = 4e18
 
 
@@ -62,6 +66,7 @@ class Arrays(NamedTuple):
         contention: index into `CONTENTIONS`.
         host, threads: (devices,) host of each device, and how many of its cores an op takes.
         cores: (hosts,) cores that the host's devices share.
+        objective: index into `OBJECTIVES`.
     """
 
     ticks: Ints
@@ -90,11 +95,19 @@ class Arrays(NamedTuple):
     host: Ints
     threads: Ints
     cores: Ints
+    objective: int
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """A graph on a cluster, in arrays that are built once.
+
+    Args:
+        graph: the training step.
+        cluster: the devices.
+        table: measured op times.
+        objective: ``latency``, the makespan of one step, or ``throughput``, the highest load of a
+            device, which is the time for each step when many follow each other in a pipeline.
 
     Raises:
         BaechiError: B302 when a time is no number or times are too long to be added up.
@@ -103,26 +116,28 @@ class Problem:
     graph: Graph
     cluster: Cluster
     table: CostTable | None = None
+    objective: Objective = "latency"
 
     @cached_property
     def arrays(self) -> Arrays:
         """The flat form."""
         columns: tuple[Any, ...] = (*_op_arrays(self), *tensor_arrays(self.graph), *_cluster_arrays(self.cluster))
-        arrays = Arrays(*columns)
+        arrays = Arrays(*columns, OBJECTIVES.index(self.objective))
         _check_sizes(arrays)
         return arrays
 
     def with_caps(self, caps: Ints) -> "Problem":
         """The same problem under other memory caps; all other arrays are shared."""
-        other = Problem(self.graph, self.cluster, self.table)
-        other.__dict__["arrays"] = self.arrays._replace(cap=caps)
-        return other
+        return self._with(self.arrays._replace(cap=caps))
 
     def with_groups(self, group: Ints) -> "Problem":
         """The same problem with other colocation groups; all other arrays are shared."""
-        other = Problem(self.graph, self.cluster, self.table)
         number, ptr, members = _groups(group)
-        other.__dict__["arrays"] = self.arrays._replace(group=number, group_ptr=ptr, group_op=members)
+        return self._with(self.arrays._replace(group=number, group_ptr=ptr, group_op=members))
+
+    def _with(self, arrays: Arrays) -> "Problem":
+        other = Problem(self.graph, self.cluster, self.table, self.objective)
+        other.__dict__["arrays"] = arrays
         return other
 
     @cached_property

@@ -10,7 +10,7 @@ from typing import Any
 from baechi.document import Entry, Source, load_json
 from baechi.files import write_atomic
 from baechi.ir.graph import Graph
-from baechi.ir.plan import PLAN_SCHEMA, Bounds, Placed, Plan, Prediction, TransferKey
+from baechi.ir.plan import OBJECTIVES, PLAN_SCHEMA, Bounds, Objective, Placed, Plan, Prediction, TransferKey
 from baechi.ir.records import cluster_from_entry, op_from_entry, op_to_dict
 from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
 
@@ -93,6 +93,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "predicted": {
             "step_seconds": plan.predicted.step_seconds,
             "peak_bytes": dict(plan.predicted.peak_bytes),
+            "load_seconds": dict(plan.predicted.load_seconds),
         },
         "bounds": {
             "step_seconds": plan.bounds.step_seconds,
@@ -100,6 +101,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         },
         "seed": plan.seed,
         "version": plan.version,
+        "objective": plan.objective,
     }
 
 
@@ -143,6 +145,7 @@ def _plan(entry: Entry) -> Plan:
             raise entry.at("cluster").error(f"device '{device.name}' has no memory_bytes")
     source, placer, predicted = entry.at("graph"), entry.at("placer"), entry.at("predicted")
     order = {d: tuple(op.text() for op in ops.items()) for d, ops in entry.at("order").entries()}
+    loads, objective = predicted.find("load_seconds"), entry.find("objective")
     plan = Plan(
         graph=source.at("digest").text(),
         target=source.at("target").table(),
@@ -154,14 +157,22 @@ def _plan(entry: Entry) -> Plan:
         predicted=Prediction(
             predicted.at("step_seconds").number(),
             {d: peak.integer() for d, peak in predicted.at("peak_bytes").entries()},
+            {d: load.number() for d, load in loads.entries()} if loads else {},
         ),
         bounds=Bounds(**{f.name: entry.at("bounds").at(f.name).number() for f in fields(Bounds)}),
         seed=entry.at("seed").integer(),
         version=entry.at("version").text(),
+        objective=_objective(objective) if objective else "latency",
     )
     _check_devices(entry, plan)
     _check_order(entry, plan)
     return plan
+
+
+def _objective(entry: Entry) -> Objective:
+    if entry.value not in OBJECTIVES:
+        raise entry.expected("one of: " + ", ".join(OBJECTIVES))
+    return OBJECTIVES[OBJECTIVES.index(entry.value)]
 
 
 def _transfer(entry: Entry) -> TransferKey:

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from baechi.ir.cluster import Cluster
 
-__all__ = ["PLAN_SCHEMA", "Bounds", "Placed", "Plan", "Prediction", "TransferKey"]
+__all__ = ["OBJECTIVES", "PLAN_SCHEMA", "Bounds", "Objective", "Placed", "Plan", "Prediction", "TransferKey"]
 
 PLAN_SCHEMA = "baechi/plan/1"
+
+Objective = Literal["latency", "throughput"]
+OBJECTIVES: tuple[Objective, ...] = ("latency", "throughput")
 
 TransferKey = tuple[str, str, str]
 """A transfer: tensor name, source device, destination device."""
@@ -26,10 +29,17 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the simulator says of the plan."""
+    """What the simulator says of the plan.
+
+    Attributes:
+        step_seconds: the makespan of one step.
+        peak_bytes: highest memory by device.
+        load_seconds: by device, the time that each step takes of it: computing, sending, receiving.
+    """
 
     step_seconds: float
     peak_bytes: Mapping[str, int]
+    load_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,7 @@ class Plan:
         bounds: what no plan can beat.
         seed: of the placer's random choices.
         version: of baechi.
+        objective: what was made small: the time of one step, or the highest load of a device.
     """
 
     graph: str
@@ -79,6 +90,7 @@ class Plan:
     bounds: Bounds
     seed: int = 0
     version: str = ""
+    objective: Objective = "latency"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and self._content == other._content
@@ -96,14 +108,22 @@ class Plan:
             dict(self.device),
             {d: tuple(ops) for d, ops in self.order.items()},
             self.transfers,
-            (self.predicted.step_seconds, dict(self.predicted.peak_bytes)),
+            (self.predicted.step_seconds, dict(self.predicted.peak_bytes), dict(self.predicted.load_seconds)),
             self.bounds,
             self.seed,
             self.version,
+            self.objective,
         )
 
     @property
+    def objective_seconds(self) -> float:
+        """What the placer made small: the predicted step, or the highest load of a device."""
+        if self.objective == "throughput":
+            return max(self.predicted.load_seconds.values(), default=0.0)
+        return self.predicted.step_seconds
+
+    @property
     def gap(self) -> float:
-        """How far the predicted step is above the best bound, as a fraction of the bound."""
+        """How far the objective is above the best bound, as a fraction of the bound."""
         bound = self.bounds.step_seconds
-        return self.predicted.step_seconds / bound - 1 if bound > 0 else 0.0
+        return self.objective_seconds / bound - 1 if bound > 0 else 0.0

@@ -5,11 +5,12 @@ from typing import NamedTuple
 import numpy as np
 
 from baechi.cost.jit import kernel, maker
-from baechi.cost.problem import Arrays, Ints, Problem
+from baechi.cost.problem import LATENCY, Arrays, Ints, Problem
 from baechi.errors import BaechiError
 from baechi.ir.plan import Plan, TransferKey
 from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
 from baechi.sim.engine import play
+from baechi.sim.load import loads
 from baechi.sim.state import Run
 from baechi.sim.transfers import Transfers, copy_of, transfers_of
 from baechi.units import to_seconds
@@ -82,9 +83,11 @@ def _in_order(x: Transfers, sent: Ints) -> Ints:
 
 @kernel
 def play_in(a: Arrays, device: Ints, sequence: Ints) -> tuple[Ints, int]:
-    """Peaks and makespan of a schedule whose transfers are left to the simulator; for compiled searches."""
+    """Peaks and objective of a schedule whose transfers are left to the simulator; for compiled searches."""
     run, _ = _evaluate(a, device, sequence, np.empty((0, 2), np.int64))
-    return run.peak, run.makespan
+    if a.objective == LATENCY:
+        return run.peak, run.makespan
+    return run.peak, int(loads(a, device).max())
 
 
 _LEFT_TO_THE_SIMULATOR = np.empty((0, 2), np.int64)
@@ -97,14 +100,15 @@ def evaluate(a: Arrays, schedule: Schedule) -> tuple[Run, Transfers]:
 
 
 def score(a: Arrays, schedule: Schedule) -> tuple[int, int]:
-    """What makes one schedule better than another: bytes over the caps, summed, then the makespan.
+    """What makes one schedule better than another: bytes over the caps, summed, then the objective in ticks.
 
     A schedule whose transfers wait for each other is worse than any that runs.
     """
     run, _ = evaluate(a, schedule)
     if run.done < len(a.rank):
         return 1 << 62, 0
-    return int(np.maximum(run.peak - a.cap, 0).sum()), run.makespan
+    ticks = run.makespan if a.objective == LATENCY else int(loads(a, schedule.device).max())
+    return int(np.maximum(run.peak - a.cap, 0).sum()), ticks
 
 
 def transfer_keys(problem: Problem, device: Ints, run: Run, x: Transfers) -> tuple[TransferKey, ...]:
