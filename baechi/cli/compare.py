@@ -128,7 +128,7 @@ def _to_dict(
             "peak_bytes": alone.peak_bytes,
             "fits": alone.fits,
         },
-        "bounds": {"step_seconds": bound.step_seconds, "critical_path": bound.critical_path, "work": bound.work},
+        "bounds": bound.to_dict(),
         "fail_over": None if allowed is None else {"limit_seconds": allowed, "fired": fired},
         "placers": [_row(c) for c in found],
     }

@@ -14,6 +14,8 @@ from baechi.units import format_bytes, format_count, format_seconds
 
 __all__ = ["Compared", "PlainRun", "compare_text", "head", "plan_text", "run_text"]
 
+_OTHER_BOUNDS = 2
+
 
 def plan_text(graph: Graph, plan: Plan, timeline: Timeline, alone: OneDevice, *, seconds: float | None = None) -> str:
     """What a plan does, and how good it is.
@@ -72,8 +74,11 @@ def _gap(plan: Plan) -> str:
 
 
 def _bound(bounds: Bounds) -> str:
-    path, work = format_seconds(bounds.critical_path), format_seconds(bounds.work)
-    return f"{format_seconds(bounds.step_seconds)}: longest chain of ops {path}, work over all devices {work}"
+    if not bounds.proofs:
+        return "none"
+    others = sorted(((s, name) for name, s in bounds.proofs.items() if name != bounds.best), reverse=True)
+    shown = "".join(f", {name} {format_seconds(s)}" for s, name in others[:_OTHER_BOUNDS])
+    return f"{format_seconds(bounds.step_seconds)} by {bounds.best}{';' + shown[1:] if shown else ''}"
 
 
 def _alone(alone: OneDevice, step: float) -> str:

@@ -23,7 +23,7 @@ def bounds(problem: Problem) -> Bounds:
     """
     a = problem.arrays
     fastest = a.ticks.min(axis=1)
-    return Bounds(to_seconds(_longest_path(a, fastest)), _work(a))
+    return Bounds({"critical path": to_seconds(_longest_path(a, fastest)), "work": _work(a)})
 
 
 @kernel

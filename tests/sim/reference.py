@@ -221,7 +221,7 @@ def as_plan(
     transfers: tuple[TransferKey, ...],
 ) -> Plan:
     nothing = Prediction(0.0, {d.name: 0 for d in cluster.devices})
-    return Plan(graph.digest, {}, cluster, Placed("test"), device, order, transfers, nothing, Bounds(0.0, 0.0))
+    return Plan(graph.digest, {}, cluster, Placed("test"), device, order, transfers, nothing, Bounds())
 
 
 def linear_extensions(graph: Graph) -> Iterator[tuple[int, ...]]:
