@@ -3,7 +3,7 @@
 import numpy as np
 
 from baechi.cost.jit import kernel
-from baechi.cost.problem import Arrays, Ints, Problem
+from baechi.cost.problem import THROUGHPUT, UNLIMITED_CORES, Arrays, Ints, Problem
 from baechi.errors import Infeasible
 from baechi.ir.plan import Bounds
 from baechi.units import format_bytes, to_seconds
@@ -14,16 +14,18 @@ _ROUNDS = 30
 
 
 def bounds(problem: Problem) -> Bounds:
-    """Lower bounds on the step time of any plan, in seconds.
+    """Lower bounds on the objective of any plan, in seconds.
 
-    The critical path is the longest chain of ops, each on its fastest device, transfers free.
-    The work bound weighs devices by v: sum_i min_d(v_d k_id) <= sum_d v_d load_d, and no host gives
-    more than min(sum v_d, cores x max v_d) per second. Equal devices need no weights; for others
+    The critical path is the longest chain of ops, each on its fastest device, transfers free; it
+    bounds one step only, for the steps of a pipeline overlap. The work bound weighs devices by v:
+    sum_i min_d(v_d k_id) <= sum_d v_d load_d, and in one step no host gives more than
+    min(sum v_d, cores x max v_d) per second. Equal devices need no weights; for others
     v is improved by a few multiplicative rounds, each of which gives a valid bound.
     """
     a = problem.arrays
-    fastest = a.ticks.min(axis=1)
-    return Bounds({"critical path": to_seconds(_longest_path(a, fastest)), "work": _work(a)})
+    if a.objective == THROUGHPUT:
+        return Bounds({"work": _work(a._replace(cores=np.full(len(a.cores), UNLIMITED_CORES)))})
+    return Bounds({"critical path": to_seconds(_longest_path(a, a.ticks.min(axis=1))), "work": _work(a)})
 
 
 @kernel
