@@ -10,9 +10,9 @@ from baechi.decorator import decorate
 from baechi.errors import BaechiError
 from baechi.ir.cluster import UNLIMITED_BYTES, Cluster, Device
 from baechi.ir.graph import Graph
-from baechi.ir.plan import Plan
+from baechi.ir.plan import Objective, Plan
 from baechi.ir.verify import verify
-from baechi.placers import Single, get_placer, make_plan
+from baechi.placers import Progress, Single, get_placer, make_plan
 from baechi.planned import ModelPlan, capture_model, kind_of_call, pinned, timeline_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelPlan", "dynamo_backend", "pinned", "place", "place_graph", "plan", "resolve", "timeline_of"]
 
-_PLACE_OPTIONS = ("cluster", "placer", "seed", "table")
+_PLACE_OPTIONS = ("cluster", "placer", "seed", "table", "objective", "budget")
 
 
 def plan(
@@ -39,6 +39,8 @@ def plan(
     placer: str = "auto",
     seed: int = 0,
     table: CostTable | None = None,
+    objective: Objective = "latency",
+    budget: float | None = None,
 ) -> "ModelPlan":
     """Capture a training step of a model and place it.
 
@@ -55,6 +57,8 @@ def plan(
         placer: name of a placer.
         seed: of its random choices.
         table: measured op times.
+        objective: ``latency``, the time of one step, or ``throughput``, the highest load of a device.
+        budget: seconds that ``auto`` may search.
 
     Returns:
         The plan, which can be applied to the model.
@@ -81,7 +85,8 @@ def plan(
         keep_gradients=optimizer is None,
     )
     devices = parse_cluster(cluster) if isinstance(cluster, str) else cluster
-    made = place_graph(program.graph, devices, placer, seed=seed, table=table)
+    options = {} if budget is None else {"budget": budget}
+    made = place_graph(program.graph, devices, placer, options=options, seed=seed, table=table, objective=objective)
     return ModelPlan(made, program, table, None if program.has_loss else kind_of_call(model, args, kwargs or {}))
 
 
@@ -93,10 +98,17 @@ def place_graph(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     table: CostTable | None = None,
+    objective: Objective = "latency",
+    show: Callable[[Progress], None] | None = None,
 ) -> Plan:
-    """Place a graph and verify the plan; see `plan` for arguments and errors."""
-    problem = Problem(graph, resolve(graph, cluster, table), table)
-    made = make_plan(get_placer(placer, **(options or {})), problem, seed)
+    """Place a graph and verify the plan; see `plan` for arguments and errors.
+
+    Args:
+        options: of the placer.
+        show: called now and then while a placer searches.
+    """
+    problem = Problem(graph, resolve(graph, cluster, table), table, objective)
+    made = make_plan(get_placer(placer, **(options or {})), problem, seed, show)
     broken = verify(graph, made)
     if broken:
         raise AssertionError(f"placer '{placer}' made a plan that breaks its contract: {'; '.join(broken)}")
@@ -126,7 +138,7 @@ def place(target: Any = None, **options: Any) -> Any:
 
     Args:
         target: the module or class; a function runs with the modules among its arguments placed.
-        options: ``cluster``, ``placer``, ``seed`` and ``table`` as for `plan`; ``pin``, the path of a
+        options: ``cluster``, ``placer``, ``seed``, ``table``, ``objective`` and ``budget`` as for `plan`; ``pin``, the path of a
             saved plan, or of several, of which one must match.
 
     Raises:

@@ -8,6 +8,7 @@ from baechi.placers.fixed import Contiguous, Expert, RoundRobin, Single
 from baechi.placers.portfolio import Auto
 from baechi.placers.sct import Sct
 from baechi.placers.topo import Topo
+from baechi.placers.watch import Progress
 
 __all__ = [
     "PLACERS",
@@ -16,6 +17,7 @@ __all__ = [
     "Etf",
     "Expert",
     "Placer",
+    "Progress",
     "RoundRobin",
     "Sct",
     "Single",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from baechi.placers.improve import improve, tries_for
+from baechi.placers.search import improve, tries_for
 from baechi.placers.segments import splits
 from baechi.placers.variants import Variant
 from baechi.sim.evaluate import Schedule, score

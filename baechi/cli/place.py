@@ -2,8 +2,8 @@
 
 import argparse
 
-from baechi.cli.arguments import add_target_arguments, check_placer, pairs, whole
-from baechi.cli.output import emit, emit_json, progress, say
+from baechi.cli.arguments import add_placer_arguments, add_target_arguments, placer_options
+from baechi.cli.output import SearchLine, emit, emit_json, say
 from baechi.cli.subject import load_subject, restart_tuned
 
 __all__ = ["configure", "execute"]
@@ -12,16 +12,13 @@ __all__ = ["configure", "execute"]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_target_arguments(parser)
-    parser.add_argument("--placer", default="auto", metavar="NAME", help="auto, m-sct, m-etf, m-topo, expert, …")
-    parser.add_argument("--option", action="append", metavar="K=V", default=[], help="an option of the placer")
-    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the placer's random choices")
+    add_placer_arguments(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="write the plan, for run and explain")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Place, and print a summary or the plan."""
-    options = pairs(args.option, "--option")
-    check_placer(args.placer, options)
+    options = placer_options(args)
     if args.measure:
         restart_tuned(args)
     from baechi.api import place_graph, timeline_of
@@ -31,8 +28,17 @@ def execute(args: argparse.Namespace) -> int:
 
     subject = load_subject(args)
     graph, cluster, table = subject.graph, subject.cluster, subject.table
-    with progress(f"placing {graph.name} by {args.placer}"):
-        plan = place_graph(graph, cluster, args.placer, options=options, seed=args.seed, table=table)
+    with SearchLine(f"placing {graph.name} by {args.placer}") as line:
+        plan = place_graph(
+            graph,
+            cluster,
+            args.placer,
+            options=options,
+            seed=args.seed,
+            table=table,
+            objective=args.objective,
+            show=line.show,
+        )
     if args.output:
         write_plan(plan, args.output)
         say(f"wrote {args.output}")

@@ -121,8 +121,9 @@ class Problem:
     @cached_property
     def arrays(self) -> Arrays:
         """The flat form."""
-        columns: tuple[Any, ...] = (*_op_arrays(self), *tensor_arrays(self.graph), *_cluster_arrays(self.cluster))
-        arrays = Arrays(*columns, OBJECTIVES.index(self.objective))
+        ends = (*_cluster_arrays(self.cluster), OBJECTIVES.index(self.objective))
+        columns: tuple[Any, ...] = (*_op_arrays(self), *tensor_arrays(self.graph), *ends)
+        arrays = Arrays(*columns)
         _check_sizes(arrays)
         return arrays
 
