@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from baechi.errors import BaechiError
 from baechi.units import format_seconds, to_seconds
@@ -67,7 +67,7 @@ class SearchLine:
         self._timer = threading.Timer(_PATIENCE_SECONDS, self._appear)
         self._timer.daemon = True
 
-    def __enter__(self) -> "SearchLine":
+    def __enter__(self) -> Self:
         if self._watched:
             self._timer.start()
         return self
