@@ -45,7 +45,7 @@ class Etf(Placer):
 
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """The list schedule, its transfers as it planned them and as the simulator would."""
-        yield from scheduled(problem, np.full(len(problem.graph), -1, np.int64))
+        yield from scheduled(problem, np.full(len(problem.arrays.rank), -1, np.int64))
 
 
 def scheduled(problem: Problem, child: Ints) -> Iterator[Schedule]:

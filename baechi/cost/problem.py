@@ -128,14 +128,15 @@ class Problem:
 
     def with_caps(self, caps: Ints) -> "Problem":
         """The same problem under other memory caps; all other arrays are shared."""
-        return self._with(self.arrays._replace(cap=caps))
+        return self.with_arrays(self.arrays._replace(cap=caps))
 
     def with_groups(self, group: Ints) -> "Problem":
         """The same problem with other colocation groups; all other arrays are shared."""
         number, ptr, members = _groups(group)
-        return self._with(self.arrays._replace(group=number, group_ptr=ptr, group_op=members))
+        return self.with_arrays(self.arrays._replace(group=number, group_ptr=ptr, group_op=members))
 
-    def _with(self, arrays: Arrays) -> "Problem":
+    def with_arrays(self, arrays: Arrays) -> "Problem":
+        """A problem that stands in for this one, such as a part of its graph; only its arrays count."""
         other = Problem(self.graph, self.cluster, self.table, self.objective)
         other.__dict__["arrays"] = arrays
         return other
