@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from baechi.cost.problem import Ints, Problem
+from baechi.cost.problem import PARALLEL, Ints, Problem
 from baechi.placers.base import Placer
 from baechi.placers.schedule import list_schedule
 from baechi.sim.evaluate import Schedule
@@ -53,4 +53,5 @@ def scheduled(problem: Problem, child: Ints) -> Iterator[Schedule]:
     a = problem.arrays
     made = list_schedule(a, child, np.full(len(a.group_ptr) - 1, -1, np.int64), True)
     yield Schedule(made.device, made.sequence, made.sent)
-    yield Schedule(made.device, made.sequence)
+    if a.contention != PARALLEL:
+        yield Schedule(made.device, made.sequence)

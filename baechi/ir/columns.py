@@ -139,18 +139,19 @@ def digest_of(ops: Sequence[Op], columns: Columns) -> str:
     """A hash of all that a plan depends on: names, costs, who reads what, in program order."""
     sha = hashlib.sha256()
     tensors = [t.name for op in ops for t in op.outputs]
-    texts: tuple[list[Any], ...] = (
+    texts: tuple[list[str], ...] = (
         [op.name for op in ops],
         [op.kind for op in ops],
-        [op.group for op in ops],
+        [op.group or "" for op in ops],
         [op.phase for op in ops],
         [op.arithmetic for op in ops],
         [op.key for op in ops],
         tensors,
     )
     for column in texts:
-        sha.update(np.array([-1 if text is None else len(text) for text in column], "<i8").tobytes())
-        sha.update("".join(filter(None, column)).encode(errors="surrogatepass"))
+        joined = "\0".join(column)
+        apart = joined.count("\0") == max(0, len(column) - 1)
+        sha.update((joined if apart else repr(column)).encode(errors="surrogatepass") + b"\0\0")
     for numbers in columns[:-1]:
         sha.update(repr(numbers.tolist()).encode() if numbers.dtype == object else _little(numbers))
     return sha.hexdigest()[:16]
