@@ -180,16 +180,14 @@ def _write(
 ) -> Plan:
     graph, cluster = problem.graph, problem.cluster
     order, ptr = orders(schedule.device, schedule.sequence, len(cluster))
-    names = [d.name for d in cluster.devices]
+    names, ops = [d.name for d in cluster.devices], [op.name for op in graph.ops]
     return Plan(
         graph=graph.digest,
         target=graph.meta.get("target", {"name": graph.name}),
         cluster=cluster,
         placer=Placed(placer.name, asdict(placer), seconds),
-        device={op.name: names[d] for op, d in zip(graph.ops, schedule.device.tolist(), strict=True)},
-        order={
-            name: tuple(graph.ops[i].name for i in order[ptr[d] : ptr[d + 1]].tolist()) for d, name in enumerate(names)
-        },
+        device=dict(zip(ops, map(names.__getitem__, schedule.device.tolist()), strict=True)),
+        order={name: tuple(map(ops.__getitem__, order[ptr[d] : ptr[d + 1]].tolist())) for d, name in enumerate(names)},
         transfers=transfer_keys(problem, schedule.device, run, x),
         predicted=Prediction(
             to_seconds(run.makespan),

@@ -28,7 +28,7 @@ class Single(Placer):
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """One schedule for each device."""
         for d in range(len(problem.cluster)):
-            yield Schedule(np.full(len(problem.graph), d, np.int64), problem.arrays.order)
+            yield Schedule(np.full(len(problem.arrays.rank), d, np.int64), problem.arrays.order)
 
 
 @dataclass(frozen=True)
