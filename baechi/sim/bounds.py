@@ -6,7 +6,9 @@ from baechi.cost.jit import kernel
 from baechi.cost.problem import THROUGHPUT, UNLIMITED_CORES, Arrays, Ints, Problem
 from baechi.errors import Infeasible
 from baechi.ir.plan import Bounds
-from baechi.units import format_bytes, to_seconds
+from baechi.sim.certify.net import net_of
+from baechi.sim.certify.step import refuted_ticks
+from baechi.units import TICKS_PER_SECOND, format_bytes, to_seconds
 
 __all__ = ["bounds", "explain_infeasible"]
 
@@ -16,16 +18,23 @@ _ROUNDS = 30
 def bounds(problem: Problem) -> Bounds:
     """Lower bounds on the objective of any plan, in seconds.
 
-    The critical path is the longest chain of ops, each on its fastest device, transfers free; it
-    bounds one step only, for the steps of a pipeline overlap. The work bound weighs devices by v:
-    sum_i min_d(v_d k_id) <= sum_d v_d load_d, and in one step no host gives more than
-    min(sum v_d, cores x max v_d) per second. Equal devices need no weights; for others
-    v is improved by a few multiplicative rounds, each of which gives a valid bound.
+    - ``critical path``: the longest chain of ops, each on its fastest device, transfers free; it bounds one
+      step only, for the steps of a pipeline overlap.
+    - ``work``: weighs devices by v, for sum_i min_d(v_d k_id) <= sum_d v_d load_d, and in one step no
+      host gives more than min(sum v_d, cores x max v_d) per second. Equal devices need no weights;
+      for others v is improved by a few multiplicative rounds, each of which gives a valid bound.
+    - ``communication``: the longest time that is refuted, see `refuted_ticks`: what cannot be sent in time
+      shares a device, and there runs one after the other. Given when it is better than the others.
     """
     a = problem.arrays
     if a.objective == THROUGHPUT:
         return Bounds({"work": _work(a._replace(cores=np.full(len(a.cores), UNLIMITED_CORES)))})
-    return Bounds({"critical path": to_seconds(_longest_path(a, a.ticks.min(axis=1))), "work": _work(a)})
+    proofs = {"critical path": to_seconds(_longest_path(a, a.ticks.min(axis=1))), "work": _work(a)}
+    proved = int(max(proofs.values()) * TICKS_PER_SECOND)
+    refuted = refuted_ticks(net_of(a), len(a.cap), proved)
+    if refuted > proved + 1:
+        proofs["communication"] = to_seconds(refuted)
+    return Bounds(proofs)
 
 
 @kernel
@@ -61,7 +70,7 @@ def _work(a: Arrays) -> float:
         choice = weighted.argmin(axis=1)
         load = np.bincount(choice, ticks[np.arange(len(ticks)), choice], len(totals))
         weight *= np.clip(load / load.mean(), 0.5, 2.0) ** 0.3
-    return best / 1e12 * (1 - 1e-12)
+    return float(best / 1e12 * (1 - 1e-12))
 
 
 def explain_infeasible(problem: Problem) -> Infeasible | None:
