@@ -17,8 +17,9 @@ from baechi.ir.graph import Graph
 from baechi.ir.plan import Placed, Plan, Prediction
 from baechi.placers.repair import repair
 from baechi.placers.variants import Variant, variants
-from baechi.sim.bounds import bounds, explain_infeasible
+from baechi.sim.bounds import bounds
 from baechi.sim.evaluate import Schedule, evaluate, orders, score, transfer_keys
+from baechi.sim.infeasible import explain_infeasible
 from baechi.sim.load import loads
 from baechi.sim.state import Run
 from baechi.sim.transfers import Transfers
