@@ -5,6 +5,7 @@ import numpy as np
 from baechi.cost.jit import kernel
 from baechi.cost.problem import THROUGHPUT, UNLIMITED_CORES, Arrays, Ints, Problem
 from baechi.ir.plan import Bounds
+from baechi.sim.certify.flow import heaviest_least_load
 from baechi.sim.certify.net import net_of
 from baechi.sim.certify.step import refuted_ticks
 from baechi.units import TICKS_PER_SECOND, to_seconds
@@ -17,17 +18,20 @@ _ROUNDS = 30
 def bounds(problem: Problem) -> Bounds:
     """Lower bounds on the objective of any plan, in seconds.
 
-    - ``critical path``: the longest chain of ops, each on its fastest device, transfers free; it bounds one
-      step only, for the steps of a pipeline overlap.
+    - ``critical path``: the longest chain of ops, each on its fastest device, transfers free.
     - ``work``: weighs devices by v, for sum_i min_d(v_d k_id) <= sum_d v_d load_d, and in one step no
       host gives more than min(sum v_d, cores x max v_d) per second. Equal devices need no weights;
       for others v is improved by a few multiplicative rounds, each of which gives a valid bound.
     - ``communication``: the longest time that is refuted, see `refuted_ticks`: what cannot be sent in time
       shares a device, and there runs one after the other. Given when it is better than the others.
+    - ``one group``: the least load of a device that has some group, see `least_load`.
+
+    The first and third are of one step, the last of one of many.
     """
     a = problem.arrays
     if a.objective == THROUGHPUT:
-        return Bounds({"work": _work(a._replace(cores=np.full(len(a.cores), UNLIMITED_CORES)))})
+        work = _work(a._replace(cores=np.full(len(a.cores), UNLIMITED_CORES)))
+        return Bounds({"work": work, "one group": to_seconds(heaviest_least_load(a))})
     proofs = {"critical path": to_seconds(_longest_path(a, a.ticks.min(axis=1))), "work": _work(a)}
     proved = int(max(proofs.values()) * TICKS_PER_SECOND)
     refuted = refuted_ticks(net_of(a), len(a.cap), proved)
