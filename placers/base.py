@@ -18,8 +18,9 @@ from baechi.ir.plan import Bounds, Placed, Plan, Prediction
 from baechi.placers.repair import repair
 from baechi.placers.variants import Variant, variants
 from baechi.placers.watch import Progress, Watch
-from baechi.sim.bounds import bounds, explain_infeasible
+from baechi.sim.bounds import bounds
 from baechi.sim.evaluate import Schedule, evaluate, orders, score, transfer_keys
+from baechi.sim.infeasible import explain_infeasible
 from baechi.sim.load import loads
 from baechi.sim.state import Run
 from baechi.sim.transfers import Transfers
