@@ -6,6 +6,7 @@ from baechi.placers.check import check_placer
 from baechi.placers.etf import Etf
 from baechi.placers.fixed import Contiguous, Expert, RoundRobin, Single
 from baechi.placers.heft import Heft
+from baechi.placers.metis import Metis
 from baechi.placers.portfolio import Auto
 from baechi.placers.sct import Sct
 from baechi.placers.topo import Topo
@@ -17,6 +18,7 @@ __all__ = [
     "Etf",
     "Expert",
     "Heft",
+    "Metis",
     "Placer",
     "RoundRobin",
     "Sct",
@@ -28,7 +30,7 @@ __all__ = [
 ]
 
 PLACERS: dict[str, type[Placer]] = {
-    placer.name: placer for placer in (Topo, Etf, Sct, Heft, Single, Contiguous, RoundRobin, Expert, Auto)
+    placer.name: placer for placer in (Topo, Etf, Sct, Heft, Metis, Single, Contiguous, RoundRobin, Expert, Auto)
 }
 
 

@@ -18,13 +18,13 @@ class Slots(NamedTuple):
 
     Attributes:
         gap, gaps: (devices, kept, 2) idle times, as start and end, and how many there are; the last never ends.
-        busy, count: (devices, kept, 2) spans of ops that take time, in order, and how many there are.
+        busy, spans: (devices, kept, 2) spans of ops that take time, in order, and how many there are.
     """
 
     gap: Ints
     gaps: Ints
     busy: Ints
-    count: Ints
+    spans: Ints
 
 
 @maker
@@ -71,8 +71,8 @@ def _first(spans: Ints, count: int, moment: int) -> int:
 def slot(s: Slots, p: int, ready: int, ticks: int) -> int:
     """The earliest time from `ready` on when device `p` has `ticks` to spare; an op of none fits between two."""
     if ticks == 0:
-        k = _first(s.busy[p], s.count[p], ready)
-        inside = k < s.count[p] and s.busy[p, k, 0] < ready
+        k = _first(s.busy[p], s.spans[p], ready)
+        inside = k < s.spans[p] and s.busy[p, k, 0] < ready
         return int(s.busy[p, k, 1] if inside else ready)
     k = _first(s.gap[p], s.gaps[p], ready)
     while max(ready, s.gap[p, k, 0]) + ticks > s.gap[p, k, 1]:
@@ -85,7 +85,7 @@ def book(s: Slots, p: int, start: int, ticks: int) -> None:
     """Plan an op at a time that `slot` gave; one that takes no time parts the gap that it is in."""
     end = start + ticks
     if ticks > 0:
-        s.count[p] = _insert(s.busy[p], s.count[p], _first(s.busy[p], s.count[p], start), start, end)
+        s.spans[p] = _insert(s.busy[p], s.spans[p], _first(s.busy[p], s.spans[p], start), start, end)
     k = _first(s.gap[p], s.gaps[p], start)
     if ticks == 0 and s.gap[p, k, 0] >= start:
         return
