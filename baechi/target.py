@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Target", "load_target"]
 
-_FORMS = "write models:NAME, package.module:callable or FILE.json"
+_FORMS = "write models:NAME, package.module:callable, FILE.json or FILE.stg"
 _FIELDS = ("module", "args", "kwargs", "target", "loss", "optimizer", "optimizer_options", "expert")
 
 
@@ -140,7 +140,7 @@ def load_target(
         text: ``models:inception_v3``; ``package.module:callable``, whose callable (called with
             ``batch=`` if it takes that) returns a `ModelSpec`, a ``(module, args)`` pair or a dict
             with ``module``, ``args``, ``kwargs``, ``target``, ``loss``, ``optimizer``,
-            ``optimizer_options``, ``expert``; or a JSON file.
+            ``optimizer_options``, ``expert``; or a JSON or STG file.
         batch: batch size of a model.
         options: the model's own options.
         ignore_colocation: drop a file's colocation groups.
@@ -154,7 +154,7 @@ def load_target(
         {'name': 'mlp', 'target': 'models:mlp', 'batch': 4}
     """
     description: dict[str, Any] = {"target": text}
-    if text.endswith(".json") or Path(text).is_file():
+    if text.endswith((".json", ".stg")) or Path(text).is_file():
         description |= {"name": Path(text).stem, "target": str(Path(text).resolve())}
         if ignore_colocation:
             description["ignore_colocation"] = True

@@ -5,6 +5,8 @@ from baechi.placers.base import Placer, make_plan
 from baechi.placers.check import check_placer
 from baechi.placers.etf import Etf
 from baechi.placers.fixed import Contiguous, Expert, RoundRobin, Single
+from baechi.placers.heft import Heft
+from baechi.placers.metis import Metis
 from baechi.placers.portfolio import Auto
 from baechi.placers.sct import Sct
 from baechi.placers.topo import Topo
@@ -16,6 +18,8 @@ __all__ = [
     "Contiguous",
     "Etf",
     "Expert",
+    "Heft",
+    "Metis",
     "Placer",
     "Progress",
     "RoundRobin",
@@ -28,7 +32,7 @@ __all__ = [
 ]
 
 PLACERS: dict[str, type[Placer]] = {
-    placer.name: placer for placer in (Topo, Etf, Sct, Single, Contiguous, RoundRobin, Expert, Auto)
+    placer.name: placer for placer in (Topo, Etf, Sct, Heft, Metis, Single, Contiguous, RoundRobin, Expert, Auto)
 }
 
 

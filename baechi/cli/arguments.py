@@ -25,7 +25,7 @@ _OBJECTIVES = ("latency", "throughput")
 
 def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     """The graph, the devices and the costs."""
-    parser.add_argument("target", metavar="TARGET", help="models:NAME, package.module:callable or FILE.json")
+    parser.add_argument("target", metavar="TARGET", help="models:NAME, package.module:callable, FILE.json or FILE.stg")
     model = parser.add_argument_group("the graph")
     model.add_argument("--batch", type=positive, metavar="N", help="batch size of a model")
     model.add_argument("--set", action="append", metavar="K=V", default=[], help="an option of the model")
