@@ -27,7 +27,9 @@ class Latency:
 
     def __init__(self, place: Placement, w: Windows, low: int) -> None:
         self.place, self.net, self.model = place, place.net, place.model
-        self._windows = w
+        self._windows, self.horizon = w, w.horizon
+        self.travelling = self._transfers()
+        self.released: dict[int, Literal] = {}
         self.end = self.model.new_int_var(min(low, w.horizon), w.horizon, "end")
         self.start = [self._start(i) for i in range(len(w.head))]
         self.stop = [self._stop(i) for i in range(len(w.head))]
@@ -37,6 +39,7 @@ class Latency:
         self._one_at_a_time()
         self._work_of_devices()
         self._wait()
+        self._keep_distance()
         if self.net.arrays.contention != PARALLEL:
             self._lanes()
         place.keep_apart(w.apart)
@@ -89,6 +92,16 @@ class Latency:
             if self.net.farthest[t] > self.net.nearest[t] and label[i] != label[j]:
                 self._wait_by_link(i, j, self.net.links[t])
 
+    def _keep_distance(self) -> None:
+        """Least times between ops that do not follow from those between their neighbours."""
+        w, shortest = self._windows, np.array([self._shortest(i) for i in range(len(self.start))])
+        implied = np.zeros_like(w.lag)
+        for i, j in self.net.waits:
+            implied[:, j] = np.maximum(implied[:, j], np.where(w.lag[:, i] >= 0, w.lag[:, i] + shortest[i], 0))
+            implied[i] = np.maximum(implied[i], np.where(w.lag[j] >= 0, w.lag[j] + shortest[j], 0))
+        for i, j in zip(*np.nonzero(w.lag > implied), strict=True):
+            self.model.add(self.start[j] >= self.stop[i] + int(w.lag[i, j]))
+
     def _wait_by_link(self, i: int, j: int, ticks: Sequence[Sequence[int]]) -> None:
         for s in range(self.net.devices):
             for d in range(self.net.devices):
@@ -101,7 +114,7 @@ class Latency:
         net, model = self.net, self.model
         lanes: list[list[Literal]] = [[] for _ in range(2 * net.devices)]
         into = 0 if net.arrays.contention == SEQUENTIAL else net.devices
-        for t, (source, readers) in self._transfers().items():
+        for t, (source, readers) in self.travelling.items():
             for d in range(net.devices):
                 self._copy(t, source, readers, d, lanes, into)
         for lane in lanes:
@@ -110,7 +123,7 @@ class Latency:
     def _copy(self, t: int, i: int, readers: list[int], d: int, lanes: list[list[Literal]], into: int) -> None:
         """The transfer of tensor `t`, which op `i` makes, to device `d`."""
         model, place, ticks = self.model, self.place, self.net.links[t]
-        begin = model.new_int_var(0, self._windows.horizon, f"send{t}_{d}")
+        begin = model.new_int_var(0, self.horizon, f"send{t}_{d}")
         for s in range(self.net.devices):
             if s == d or isinstance(place.at(i, s), int):
                 continue

@@ -1,7 +1,6 @@
 """Who shares a device: the part of the constraint programme that both objectives have."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -86,16 +85,6 @@ class Placement:
         for row, d in zip(self.on, home, strict=True):
             yield from ((one, int(number[d] == e)) for e, one in enumerate(row) if not isinstance(one, int))
 
-    @cached_property
-    def persistent(self) -> list[int]:
-        """Bytes that each class takes through the whole step, or at its end."""
-        a = self.net.arrays
-        held = np.bincount(a.t_op, np.where((a.t_keep != 0) & (a.t_base < 0), a.t_size, 0), len(a.rank))
-        nbytes = [0] * len(self.on)
-        for i, g in enumerate(self.label):
-            nbytes[g] += int(a.persistent[i]) + int(held[i])
-        return nbytes
-
     def _break_symmetry(self, allowed: Flags) -> None:
         for devices in self.net.alike:
             if not (allowed[:, devices] == allowed[:, devices[:1]]).all():
@@ -106,19 +95,25 @@ class Placement:
                     self.model.add_bool_or(*earlier, negated(self.on[g][d]))
 
     def _hold_what_persists(self) -> None:
+        """What persists, with what one op needs besides, and with what is kept to the end."""
         a = self.net.arrays
-        made = np.bincount(a.t_op, np.where((a.t_keep == 0) & (a.t_base < 0), a.t_size, 0), len(a.rank))
-        work = [0] * len(self.on)
+        own = (a.t_base < 0) & (a.t_size > 0)
+        made = np.bincount(a.t_op[own], a.t_size[own], len(a.rank)).astype(np.int64) + a.temp
+        kept = own & (a.t_keep != 0)
+        keeps = np.bincount(a.t_op[kept], a.t_size[kept], len(a.rank)).astype(np.int64)
+        persistent, after, most = ([0] * len(self.on) for _ in range(3))
         for i, g in enumerate(self.label):
-            work[g] = max(work[g], int(a.temp[i]) + int(made[i]))
-        total = sum(self.persistent)
+            persistent[g] += int(a.persistent[i])
+            after[g] += int(a.persistent[i] + keeps[i])
+            most[g] = max(most[g], int(made[i]))
         for d in range(self.net.devices):
-            cap = int(a.cap[d])
-            if total + max(work, default=0) <= cap:
-                continue
-            held = sum(n * row[d] for n, row in zip(self.persistent, self.on, strict=True))
-            for g, row in enumerate(self.on):
-                self.model.add(held + work[g] * row[d] <= cap)
+            cap, here = int(a.cap[d]), [row[d] for row in self.on]
+            if sum(after) > cap:
+                self.model.add(sum(n * one for n, one in zip(after, here, strict=True)) <= cap)
+            if sum(persistent) + max(most, default=0) > cap:
+                held = sum(n * one for n, one in zip(persistent, here, strict=True))
+                for g, one in enumerate(here):
+                    self.model.add(held + most[g] * one <= cap)
 
 
 def negated(literal: Literal) -> Literal:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from baechi.cost.jit import kernel, maker
+from baechi.cost.jit import kernel, leaf, maker
 from baechi.cost.problem import Ints
 from baechi.placers._cp_net import Net
 
@@ -114,14 +114,17 @@ def _jackson(release: Ints, ticks: Ints, after: Ints, count: int) -> int:
 
 
 @maker
-def _lags(pair: Ints, wait: Ints, order: Ints, ticks: Ints, label: Ints, apart: Flags) -> tuple[Ints, Ints]:
+def _lags(
+    pair: Ints, wait: Ints, order: Ints, ticks: Ints, label: Ints, apart: Flags, devices: int
+) -> tuple[Ints, Ints]:
     """Least units from the end of one op to the start of another, in any case and when apart."""
     ops = len(order)
     lag, far = np.full((ops, ops), _NO_PATH), np.full((ops, ops), _NO_PATH)
-    by_source = np.argsort(pair[:, 0])
-    ptr = np.searchsorted(pair[by_source, 0], np.arange(ops + 1))
+    by_source, by_target = np.argsort(pair[:, 0]), np.argsort(pair[:, 1])
+    out = np.searchsorted(pair[by_source, 0], np.arange(ops + 1))
+    into = np.searchsorted(pair[by_target, 1], np.arange(ops + 1))
     for u in order[::-1]:
-        for k in by_source[ptr[u] : ptr[u + 1]]:
+        for k in by_source[out[u] : out[u + 1]]:
             w = pair[k, 1]
             never = label[u] == label[w]
             must = apart[label[u], label[w]]
@@ -136,22 +139,76 @@ def _lags(pair: Ints, wait: Ints, order: Ints, ticks: Ints, label: Ints, apart: 
                 stay = ticks[w] + max(far[w, v], lag[w, v])
                 crossed = cross + through
                 far[u, v] = max(far[u, v], stay if never else (crossed if must else min(crossed, stay)))
-        for v in range(ops):
+        for v in order:
+            if lag[u, v] < 0:
+                continue
+            for k in by_target[into[v] : into[v + 1]]:
+                x = pair[k, 0]
+                if lag[u, x] >= 0:
+                    must = apart[label[x], label[v]]
+                    lag[u, v] = max(lag[u, v], lag[u, x] + ticks[x] + (wait[k] if must else 0))
+            lag[u, v] = max(lag[u, v], _between(u, v, ticks, lag, far, devices))
             far[u, v] = max(far[u, v], lag[u, v])
-            if lag[u, v] >= 0 and apart[label[u], label[v]]:
+            if apart[label[u], label[v]]:
                 lag[u, v] = far[u, v]
     return lag, far
 
 
+@leaf
+def _between(u: int, v: int, ticks: Ints, lag: Ints, far: Ints, devices: int) -> int:
+    """Least time for all that runs after `u` and before `v`, spread over the devices.
+
+    Only the device of `u` can start at once, the others when a transfer has arrived; likewise at the end.
+    """
+    work, first, last = 0, -1, -1
+    for w in range(len(ticks)):
+        if lag[u, w] >= 0 and lag[w, v] >= 0:
+            work += ticks[w]
+            first = far[u, w] if first < 0 else min(first, far[u, w])
+            last = far[w, v] if last < 0 else min(last, far[w, v])
+    lost = max(0, first) + max(0, last)
+    return int(min(work, -(-(work + (devices - 1) * lost) // devices)))
+
+
 @maker
-def _heads(order: Ints, ticks: Ints, label: Ints, lag: Ints, far: Ints) -> Ints:
+def _before(v: int, head: Ints, ticks: Ints, lag: Ints, far: Ints, devices: int) -> int:
+    """Least start of `v` after all that it waits for, spread over the devices: by the same reasoning."""
+    start, work, last, release = 0, 0, -1, -1
+    for w in np.argsort(-lag[:, v]):
+        after = lag[w, v]
+        if after < 0:
+            break
+        work += ticks[w]
+        last = far[w, v] if last < 0 else min(last, far[w, v])
+        release = head[w] if release < 0 else min(release, head[w])
+        alone = work + after
+        start = max(start, release + min(alone, -(-(alone + (devices - 1) * last) // devices)))
+    return int(start)
+
+
+@maker
+def _fits_over_all(head: Ints, ticks: Ints, tail: Ints, devices: int, horizon: int) -> bool:
+    """Whether the work between any moment and any other fits on all devices (energetic reasoning)."""
+    by_tail = np.argsort(-tail)
+    for release in head:
+        work = 0
+        for i in by_tail:
+            if head[i] >= release:
+                work += ticks[i]
+                if release + tail[i] + -(-work // devices) > horizon:
+                    return False
+    return True
+
+
+@maker
+def _heads(order: Ints, ticks: Ints, label: Ints, lag: Ints, far: Ints, devices: int) -> Ints:
     """Least start of each op."""
     ops = len(order)
     head = np.zeros(ops, np.int64)
     release, work, after = np.empty(ops, np.int64), np.empty(ops, np.int64), np.empty(ops, np.int64)
     near = np.full(ops, -1, np.int64)
     for v in order:
-        start = 0
+        start = _before(v, head, ticks, lag, far, devices)
         for u in range(ops):
             if lag[u, v] >= 0:
                 start = max(start, head[u] + ticks[u] + lag[u, v])
@@ -224,11 +281,12 @@ def _settle(
             for d in range(devices):
                 if allowed[label[i], d]:
                     ticks[i] = min(ticks[i], each[i, d])
-        lag, far = _lags(pair, wait, order, ticks, label, apart)
-        head = _heads(order, ticks, label, lag, far)
-        tail = _heads(order[::-1], ticks, label, lag.T, far.T)
+        lag, far = _lags(pair, wait, order, ticks, label, apart, devices)
+        head = _heads(order, ticks, label, lag, far, devices)
+        tail = _heads(order[::-1].copy(), ticks, label, lag.T.copy(), far.T.copy(), devices)
         for i in range(ops):
             fits &= head[i] + ticks[i] + tail[i] <= horizon
+        fits &= _fits_over_all(head, ticks, tail, devices, horizon)
         if not fits:
             break
         for u in range(ops):
@@ -252,7 +310,7 @@ def _settle(
             possible = False
             for d in range(devices):
                 if allowed[g, d]:
-                    if _one_machine(members, ptr, g, g, each[:, d], head, tail, scratch) > horizon:
+                    if _one_machine(members, ptr, g, g, each[:, d].copy(), head, tail, scratch) > horizon:
                         allowed[g, d] = False
                         changed = True
                     else:

@@ -11,6 +11,7 @@ from baechi.cost.problem import LATENCY, Arrays, Problem
 from baechi.errors import Infeasible
 from baechi.placers._cp_latency import Latency
 from baechi.placers._cp_load import Load
+from baechi.placers._cp_memory import can_bind, hold
 from baechi.placers._cp_net import Net, net_of
 from baechi.placers._cp_place import Placement
 from baechi.placers._cp_solve import Answer, Effort, ask
@@ -148,7 +149,12 @@ class _Search:
         low = least_horizon(net, low, horizon, max(1, horizon // _PRECISION))
         self._raise(low * net.unit)
         w = windows(net, horizon)
-        return None if w is None else Latency(Placement(net, w.label, w.allowed), w, low)
+        if w is None:
+            return None
+        model = Latency(Placement(net, w.label, w.allowed), w, low)
+        if can_bind(self.a):
+            hold(model)
+        return model
 
     def _prove(self, units: int | None, horizon: int, net: Net) -> None:
         """Take over a bound of the model; None says that it has no solution of at most `horizon`."""

@@ -12,6 +12,7 @@ import pytest
 from baechi.cost import Problem
 from baechi.ir.cluster import CONTENTIONS, Cluster, Device, Link
 from baechi.ir.graph import Graph
+from baechi.ir.plan import Objective
 from baechi.models.graphs import random_dag
 from baechi.placers.cp import solve_exact
 from baechi.sim import Schedule, evaluate
@@ -99,3 +100,29 @@ def test_throughput_is_that_of_brute_force(seed: int) -> None:
         proof = solve_exact(problem.arrays, single(problem), seconds=60, workers=1)
         assert (proof.bound, proof.proved, proof.feasible) == (best, True, True)
         assert score(problem.arrays, proof.schedule) == (0, best)
+
+
+@pytest.mark.parametrize("objective", ["latency", "throughput"])
+@pytest.mark.parametrize("seed", range(8))
+def test_under_caps_the_proof_is_right(reference: ModuleType, seed: int, objective: Objective) -> None:
+    """Every bound holds; what is proved impossible is; most often the optimum itself is found."""
+    r, cluster = random.Random(seed), next(iter(clusters(seed)))
+    free = Problem(tiny(seed), cluster, objective=objective)
+    sequences = [np.array(order) for order in reference.linear_extensions(free.graph)]
+    schedules = [s for d in every_placement(free) for q in sequences for s in lanes(free, d, q)]
+    runs = [(evaluate(free.arrays, s)[0], score(free.arrays, s)) for s in schedules]
+    runs = [(run, ticks) for run, (excess, ticks) in runs if excess == 0]
+    top = int(max(run.peak.max() for run, _ in runs))
+    for _ in range(6):
+        caps = np.array([r.randint(top // 3, top + 1) for _ in range(2)])
+        best = min((ticks for run, ticks in runs if (run.peak <= caps).all()), default=None)
+        problem = free.with_caps(caps)
+        proof = solve_exact(problem.arrays, single(problem), seconds=60, workers=1)
+        found = score(problem.arrays, proof.schedule)
+        if best is None:
+            assert not proof.feasible
+        else:
+            assert proof.bound <= best
+            assert proof.feasible or not proof.proved
+            assert not proof.feasible or found[1] >= best
+            assert not (proof.feasible and proof.proved) or found == (0, best)
