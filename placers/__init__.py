@@ -3,6 +3,7 @@
 from baechi.errors import BaechiError
 from baechi.placers.base import Placer, make_plan
 from baechi.placers.check import check_placer
+from baechi.placers.cp import Exact
 from baechi.placers.etf import Etf
 from baechi.placers.fixed import Contiguous, Expert, RoundRobin, Single
 from baechi.placers.heft import Heft
@@ -17,6 +18,7 @@ __all__ = [
     "Auto",
     "Contiguous",
     "Etf",
+    "Exact",
     "Expert",
     "Heft",
     "Metis",
@@ -32,7 +34,8 @@ __all__ = [
 ]
 
 PLACERS: dict[str, type[Placer]] = {
-    placer.name: placer for placer in (Topo, Etf, Sct, Heft, Metis, Single, Contiguous, RoundRobin, Expert, Auto)
+    placer.name: placer
+    for placer in (Topo, Etf, Sct, Heft, Metis, Single, Contiguous, RoundRobin, Expert, Auto, Exact)
 }
 
 
