@@ -26,16 +26,16 @@ def tensor_arrays(graph: Graph) -> tuple[Ints, ...]:
     controls = waited(graph)
     index: dict[str, int] = {}
     token: dict[str, int] = {}
-    rows: list[tuple[int, int, int, int, int]] = []  # op, bytes, held, keep, ticks
+    rows: list[tuple[int, int, int, int, int, int]] = []  # op, bytes, held, packed, keep, ticks
     out_ptr = [0]
     for i, op in enumerate(graph.ops):
         for t in op.outputs:
             index[t.name] = len(rows)
             ticks = LINK if t.seconds is None else round(t.seconds * TICKS_PER_SECOND)
-            rows.append((i, t.nbytes, t.held, t.keep, ticks))
+            rows.append((i, t.nbytes, t.held, t.packed_bytes, t.keep, ticks))
         if op.name in controls:
             token[op.name] = len(rows)
-            rows.append((i, 0, 0, False, TOKEN))
+            rows.append((i, 0, 0, 0, False, TOKEN))
         out_ptr.append(len(rows))
     reads = [[index[name] for name in op.inputs] for op in graph.ops]
     for read, op in zip(reads, graph.ops, strict=True):
@@ -46,7 +46,7 @@ def tensor_arrays(graph: Graph) -> tuple[Ints, ...]:
     in_t = np.array(list(chain.from_iterable(reads)), np.int64)
     reader = np.repeat(np.arange(len(reads)), np.diff(in_ptr))
     rd_ptr, at = buckets(in_t, len(rows))
-    table = whole(rows).reshape(-1, 5)
+    table = whole(rows).reshape(-1, 6)
     t_base = np.full(len(rows), -1, np.int64)
     for name, base in _bases(graph).items():
         t_base[index[name]] = index[base]
@@ -55,7 +55,7 @@ def tensor_arrays(graph: Graph) -> tuple[Ints, ...]:
         np.array(out_ptr, np.int64),
         *(np.ascontiguousarray(column) for column in (table[:, 0], table[:, 1], size)),
         t_base,
-        *(np.ascontiguousarray(column) for column in (table[:, 3], table[:, 4])),
+        *(np.ascontiguousarray(column) for column in (table[:, 3], table[:, 4], table[:, 5])),
         in_ptr,
         in_t,
         rd_ptr,

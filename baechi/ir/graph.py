@@ -122,7 +122,7 @@ class Graph:
             sha.update(repr((op.flops, op.moved_bytes, op.temp_bytes, op.persistent_bytes)).encode())
             sha.update(repr((op.seconds, op.arithmetic, op.key)).encode())
             for t in op.outputs:
-                sha.update(repr((t.name, t.nbytes, t.alias_of, t.held, t.seconds, t.keep)).encode())
+                sha.update(repr((t.name, t.nbytes, t.alias_of, t.held, t.seconds, t.keep, t.scattered)).encode())
         return sha.hexdigest()[:16]
 
     def with_ops(self, ops: Iterable[Op]) -> "Graph":
