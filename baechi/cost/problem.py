@@ -57,6 +57,7 @@ class Arrays(NamedTuple):
         t_bytes: (tensors,) what a transfer moves and a received copy takes.
         t_size: (tensors,) what it takes where it is made, beyond what is persistent.
         t_base: (tensors,) the input of its op whose storage it shares, or -1.
+        t_packed: (tensors,) what each transfer of it takes where it is made: a dense copy, when it has none.
         t_keep: (tensors,) whether it lives until the step ends.
         t_ticks: (tensors,) declared time of one transfer, or `LINK`, or `TOKEN`.
         in_ptr, in_t: tensors that each op reads, tokens included.
@@ -82,6 +83,7 @@ class Arrays(NamedTuple):
     t_bytes: Ints
     t_size: Ints
     t_base: Ints
+    t_packed: Ints
     t_keep: Ints
     t_ticks: Ints
     in_ptr: Ints

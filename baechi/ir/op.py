@@ -23,6 +23,8 @@ class Tensor:
         held: how many of its bytes its op's `persistent_bytes` hold already (a parameter: all).
         seconds: the time of one transfer, when it is declared rather than left to the link.
         keep: a result of the step, so alive until the step ends.
+        scattered: a view whose elements lie apart in memory; each transfer of it sends a dense copy, which
+            takes `nbytes` where it is made, from then until the transfer has ended.
     """
 
     name: str
@@ -33,6 +35,12 @@ class Tensor:
     held: int = 0
     seconds: float | None = None
     keep: bool = False
+    scattered: bool = False
+
+    @property
+    def packed_bytes(self) -> int:
+        """Memory that each transfer of it takes where it is made."""
+        return self.nbytes if self.scattered else 0
 
 
 @dataclass(frozen=True, slots=True)

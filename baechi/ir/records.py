@@ -52,6 +52,7 @@ _TENSOR: Readers = {
     "held": Entry.integer,
     "seconds": _optional(Entry.number),
     "keep": Entry.flag,
+    "scattered": Entry.flag,
 }
 _OP: Readers = {
     "name": Entry.text,

@@ -39,6 +39,26 @@ def dense_bytes(tensor: Tensor) -> int:
     return count * tensor.element_size()
 
 
+def is_scattered(tensor: Tensor) -> bool:
+    """Whether other elements lie between its own, as in a slice of each row.
+
+    Example:
+        >>> wide = torch.ones(2, 6)
+        >>> is_scattered(wide[:, :3]), is_scattered(wide[:1, :3]), is_scattered(wide.t()), is_scattered(wide[0].expand(4, 6))
+        (True, False, False, False)
+    """
+    if not tensor.numel():
+        return False
+    if tensor.is_conj() or tensor.is_neg():  # its memory is not its elements
+        return True
+    dense = 1
+    for stride, n in sorted((s, n) for n, s in zip(tensor.shape, tensor.stride(), strict=True) if n != 1 and s):
+        if stride != dense:
+            return True
+        dense *= n
+    return False
+
+
 def _leaves(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]

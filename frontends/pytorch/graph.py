@@ -105,7 +105,8 @@ def _add_source(built: Built, node: fx.Node, kind: str, persistent: int, group: 
 
 def _tensor(name: str, value: TorchTensor, alias_of: str | None) -> Tensor:
     dtype = str(value.dtype).removeprefix("torch.")
-    return Tensor(name, costs.dense_bytes(value), tuple(map(int, value.shape)), dtype, alias_of)
+    shape, scattered = tuple(map(int, value.shape)), costs.is_scattered(value)
+    return Tensor(name, costs.dense_bytes(value), shape, dtype, alias_of, scattered=scattered)
 
 
 def _storage(value: TorchTensor) -> int:

@@ -59,7 +59,7 @@ def balance(a: Arrays, home: Ints, sequence: Ints, tries: int, seed: int, warmth
     """
     np.random.seed(seed)
     m, books = new_moves(a), _books(a, home)
-    coming = a.t_size.sum() + a.t_bytes.sum() + a.temp.max()
+    coming = a.t_size.sum() + a.t_bytes.sum() + a.t_packed.sum() * len(a.cap) + a.temp.max()
     cost = _norm(books.load)
     best, best_home = books.load.max(), home.copy()
     for k in range(tries):

@@ -80,7 +80,7 @@ def _books(a: Arrays, home: Ints) -> _Books:
     for i in range(len(a.rank)):
         persistent[a.group[i]] += a.persistent[i]
         held[home[a.group[i]]] += a.persistent[i]
-    return _Books(persistent, held, a.t_size.sum() + a.t_bytes.sum() + a.temp.max())
+    return _Books(persistent, held, a.t_size.sum() + a.t_bytes.sum() + a.t_packed.sum() * len(a.cap) + a.temp.max())
 
 
 @leaf

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from baechi.backends.pytorch.workers.part import Layout, Part, Wire
+from baechi.backends.pytorch.workers.part import Part, Wire
 
 __all__ = ["Lost", "Turns", "Wires"]
 
@@ -56,12 +56,12 @@ class Wires:
         _wait(work, wire.peer)
         if self._staged:
             block = block.to(self._place)
-        return block.as_strided(wire.layout.shape, wire.layout.stride)
+        return wire.layout.tensor(block)
 
     def send(self, i: int, tensor: Tensor) -> None:
         """Begin to send a tensor; it is held until `drain`."""
         wire = self._wires[i]
-        block = _block(tensor, wire.layout)
+        block = wire.layout.block(tensor)
         if self._staged:
             block = block.cpu()
         self._going[i] = self._isend(block, wire.peer, i), block
@@ -164,11 +164,3 @@ def _wait(work: Any, peer: int) -> None:
         work.wait()
     except RuntimeError as error:
         raise Lost(peer, error) from error
-
-
-def _block(tensor: Tensor, layout: Layout) -> Tensor:
-    """The memory of a tensor as one line of elements, in the order that the other end expects."""
-    if tensor.stride() != layout.stride or tensor.is_conj() or tensor.is_neg():  # its memory is not its elements
-        dense = torch.empty_strided(layout.shape, layout.stride, dtype=layout.dtype, device=tensor.device)
-        tensor = dense.copy_(tensor)
-    return tensor.as_strided((layout.numel,), (1,))
