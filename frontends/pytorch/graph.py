@@ -231,18 +231,20 @@ def draws(node: fx.Node) -> bool:
 def _link(built: Built, joint: Joint, backward: frozenset[fx.Node]) -> None:
     """Give each backward op its forward twin, module and source line.
 
-    What the trace leaves open inherits from a producer in the backward pass, then from a reader,
-    then from a forward op that it reads.
+    What the trace leaves open inherits from the producers in the backward pass, then from a reader,
+    then from a forward op that it reads. Of several producers, as of a sum of gradients, the one whose
+    twin comes first in the forward pass counts: there the gradient goes on.
     """
     twin: dict[str, str] = {n.name: t.name for n, t in joint.twin.items() if t.name in built.ops}
     calls = [n for n in joint.module.graph.nodes if n.op == "call_function"]
     ordered = [n.name for n in calls if n in backward and n.name in built.ops]
     readers: dict[str, list[str]] = {}
+    place = {n.name: i for i, n in enumerate(calls)}
     for name in ordered:
         producers = [built.made_by[t] for t in built.ops[name].inputs]
         for producer in producers:
             readers.setdefault(producer, []).append(name)
-        found = twin.get(name) or next((twin[p] for p in producers if p in twin), None)
+        found = twin.get(name) or min((twin[p] for p in producers if p in twin), key=place.__getitem__, default=None)
         if found is not None:
             twin[name] = found
     for name in reversed(ordered):
