@@ -35,6 +35,7 @@ def plan(
     target: Any = None,
     optimizer: Any = None,
     optimizer_options: Mapping[str, Any] | None = None,
+    microbatches: int = 1,
     cluster: str | Cluster = "local",
     placer: str = "auto",
     seed: int = 0,
@@ -53,6 +54,8 @@ def plan(
         target: an example of the loss's second argument.
         optimizer: a `torch.optim` name, class or instance; None when your own loop has one.
         optimizer_options: its options.
+        microbatches: into how many the batch is split, so that devices work as a pipeline; gradients add up
+            as in a plain loop over the parts, each with its loss over `microbatches`. Needs a loss.
         cluster: devices, such as ``4x2GiB``, ``2xrtx2080``, a TOML file or a `Cluster`.
         placer: name of a placer.
         seed: of its random choices.
@@ -83,6 +86,7 @@ def plan(
         optimizer=optimizer,
         optimizer_options=optimizer_options,
         keep_gradients=optimizer is None,
+        microbatches=microbatches,
     )
     devices = parse_cluster(cluster) if isinstance(cluster, str) else cluster
     options = {} if budget is None else {"budget": budget}

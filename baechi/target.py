@@ -14,6 +14,7 @@ from baechi.errors import BaechiError
 from baechi.frontends.workload import Defaults, read_expert, read_target, with_expert
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op
+from baechi.passes.microbatch import microbatches as unrolled
 
 if TYPE_CHECKING:
     import torch
@@ -61,16 +62,18 @@ class Target:
         description: plain data from which `load_target` loads it again.
         read: makes the graph of a file.
         job: the step to capture; None for a file.
+        microbatches: into how many copies the step is unrolled.
     """
 
     description: Mapping[str, Any]
     read: Callable[[], tuple[Graph, Defaults]] | None = None
     job: Job | None = None
+    microbatches: int = 1
 
     @cached_property
     def graph(self) -> Graph:
         """The graph, captured or read."""
-        graph = self.program.graph if self.job is not None else self._file[0]
+        graph = self.program.graph if self.job is not None else unrolled(self._file[0], self.microbatches)
         return replace(graph, meta={**graph.meta, "target": dict(self.description)})
 
     @cached_property
@@ -112,6 +115,7 @@ class Target:
             optimizer=job.optimizer,
             optimizer_options=job.optimizer_options,
             name=self.name,
+            microbatches=self.microbatches,
         )
 
     def with_expert(self, devices: int) -> Graph:
@@ -133,6 +137,7 @@ def load_target(
     options: Mapping[str, Any] | None = None,
     ignore_colocation: bool = False,
     expert: str | None = None,
+    microbatches: int = 1,
 ) -> Target:
     """Find what `text` names; nothing is captured or read yet.
 
@@ -145,6 +150,7 @@ def load_target(
         options: the model's own options.
         ignore_colocation: drop a file's colocation groups.
         expert: a file with an expert's split, for a file target.
+        microbatches: into how many copies the step is unrolled.
 
     Raises:
         BaechiError: B101 to B106 when there is no such target, B109 when a person's own code raises.
@@ -153,14 +159,16 @@ def load_target(
         >>> load_target("models:mlp", batch=4).description
         {'name': 'mlp', 'target': 'models:mlp', 'batch': 4}
     """
-    description: dict[str, Any] = {"target": text}
+    if microbatches < 1:
+        raise BaechiError("B102", f"{microbatches} is no number of micro-batches", help="a whole number from 1 on")
+    description: dict[str, Any] = {"target": text} | ({"microbatches": microbatches} if microbatches > 1 else {})
     if text.endswith((".json", ".stg")) or Path(text).is_file():
         description |= {"name": Path(text).stem, "target": str(Path(text).resolve())}
         if ignore_colocation:
             description["ignore_colocation"] = True
         if expert:
             description["expert"] = expert
-        return Target(description, _reader(text, ignore_colocation, expert))
+        return Target(description, _reader(text, ignore_colocation, expert), microbatches=microbatches)
     where, _, name = text.partition(":")
     if not name:
         raise BaechiError("B106", f"'{text}' is no target", help=_FORMS)
@@ -171,7 +179,7 @@ def load_target(
     description = {"name": name, **description} | ({"batch": batch} if batch else {})
     if options:
         description["options"] = dict(options)
-    return Target(description, job=_job(spec, text, batch))
+    return Target(description, job=_job(spec, text, batch), microbatches=microbatches)
 
 
 def _owner(op: Op) -> str:

@@ -28,6 +28,13 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", help="models:NAME, package.module:callable, FILE.json or FILE.stg")
     model = parser.add_argument_group("the graph")
     model.add_argument("--batch", type=positive, metavar="N", help="batch size of a model")
+    model.add_argument(
+        "--microbatches",
+        type=positive,
+        default=1,
+        metavar="M",
+        help="split the batch, so that devices work as a pipeline",
+    )
     model.add_argument("--set", action="append", metavar="K=V", default=[], help="an option of the model")
     model.add_argument("--ignore-colocation", action="store_true", help="drop the file's colocation groups")
     model.add_argument("--expert", metavar="FILE", help="an expert's split, for a file")

@@ -67,6 +67,8 @@ class Op:
         forward: name of the forward op that it belongs to (its twin), for backward and update ops.
         key: what a measured time is filed under: op, shapes, dtypes.
         expert: index of the device that an expert's split gives it.
+        copy: index of the micro-batch that it works on, when the step is unrolled into several; copies
+            of one op share a colocation group.
     """
 
     name: str
@@ -87,3 +89,4 @@ class Op:
     forward: str | None = None
     key: str = ""
     expert: int | None = None
+    copy: int | None = None

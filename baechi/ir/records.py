@@ -73,6 +73,7 @@ _OP: Readers = {
     "forward": _optional(Entry.text),
     "key": Entry.text,
     "expert": _optional(Entry.integer),
+    "copy": _optional(Entry.integer),
 }
 _LINK: Readers = {"latency_seconds": _cost, "bytes_per_second": _rate}
 _DEVICE: Readers = {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["arithmetic", "call_key", "dense_bytes", "flops", "moved_bytes", "temp_bytes", "tensor_key"]
+__all__ = ["arithmetic", "call_key", "dense_bytes", "flops", "moved_bytes", "temp_bytes", "tensor_key", "writes"]
 
 aten = torch.ops.aten
 
@@ -110,6 +110,12 @@ _ATTENTION: dict[Any, Callable[..., float]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
+
+
+def writes(node: fx.Node) -> bool:
+    """Whether a call changes one of its arguments; the traced step has no such call, an unrolled one has."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
 
 
 def moved_bytes(node: fx.Node) -> int:
