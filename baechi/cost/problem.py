@@ -193,7 +193,8 @@ def _ticks(problem: Problem) -> Ints:
 def _kind(device: Device) -> object:
     """Devices of one kind run every op equally fast."""
     rates = tuple(sorted(device.flops_per_second.items()))
-    return (device.type, rates, device.bytes_per_second, device.launch_seconds, device.efficiency, device.speed)
+    memory = (device.bytes_per_second, device.host_bytes_per_second)
+    return (device.type, rates, memory, device.launch_seconds, device.efficiency, device.speed)
 
 
 def _to_ticks(seconds: list[float]) -> Ints:

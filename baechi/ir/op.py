@@ -20,7 +20,8 @@ class Tensor:
         dtype: its element type, such as ``float32``.
         alias_of: the tensor whose storage it shares (a view, or the result of an in-place op);
             it needs no memory of its own on the device where it is made.
-        held: how many of its bytes its op's `persistent_bytes` hold already (a parameter: all).
+        held: how many of its bytes its op's `persistent_bytes` hold already (a parameter: all), or lie in
+            the memory of the host rather than of the device (an offloaded tensor: all).
         seconds: the time of one transfer, when it is declared rather than left to the link.
         keep: a result of the step, so alive until the step ends.
     """
@@ -59,6 +60,7 @@ class Op:
         forward: name of the forward op that it belongs to (its twin), for backward and update ops.
         key: what a measured time is filed under: op, shapes, dtypes.
         expert: index of the device that an expert's split gives it.
+        draws: whether it takes random numbers, so that running it twice gives two results.
     """
 
     name: str
@@ -79,3 +81,4 @@ class Op:
     forward: str | None = None
     key: str = ""
     expert: int | None = None
+    draws: bool = False

@@ -148,6 +148,7 @@ def _add_call(built: Built, node: fx.Node, phase: Phase) -> None:
         module=module,
         source=source,
         key=costs.call_key(node),
+        draws=draws(node),
     )
     built.nodes[node.name] = (node, *items)
 
