@@ -9,7 +9,7 @@ from baechi.ir.op import Op, Tensor
 from baechi.passes.again import is_late, is_view, made_again, written
 from baechi.passes.storage import storage
 
-__all__ = ["copy_of", "recompute", "repeatable", "template"]
+__all__ = ["copy_of", "recompute", "remade", "repeatable", "template"]
 
 _STATE = ("buffer", "constant", "input", "parameter", "tangent")
 _BY_MASK = {"aten.native_dropout": "aten.native_dropout_backward"}
@@ -43,7 +43,7 @@ def recompute(graph: Graph, names: Iterable[str]) -> Graph:
     """
     chosen = _chosen(graph, names)
     copies = _needed(graph, chosen)
-    again = {t.name: f"{t.name}.again" for op in copies for t in _remade(op)}
+    again = {t.name: f"{t.name}.again" for op in copies for t in remade(op)}
     return made_again(graph, [copy_of(graph, op, again) for op in copies], again)
 
 
@@ -104,13 +104,13 @@ def _needed(graph: Graph, chosen: dict[str, Op]) -> list[Op]:
     needed: list[Op] = []
     for i in reversed(graph.order):
         op = graph.ops[i]
-        if op.name in chosen and any(t.name in wanted for t in _remade(op)):
+        if op.name in chosen and any(t.name in wanted for t in remade(op)):
             needed.append(op)
             wanted.update(op.inputs)
     return needed[::-1]
 
 
-def _remade(op: Op) -> tuple[Tensor, ...]:
+def remade(op: Op) -> tuple[Tensor, ...]:
     """What a copy makes: all, but for a mask that was drawn."""
     return op.outputs[:1] if op.draws else op.outputs
 
@@ -118,10 +118,10 @@ def _remade(op: Op) -> tuple[Tensor, ...]:
 def copy_of(graph: Graph, op: Op, again: Mapping[str, str], suffix: str = "again") -> Op:
     """The copy of an op that reads the tensors of `again` in place of those that they stand for."""
     like = template(graph, op)
-    inputs = (*op.inputs, *(t.name for t in op.outputs if t not in _remade(op)))
+    inputs = (*op.inputs, *(t.name for t in op.outputs if t not in remade(op)))
     outputs = (
         replace(t, name=again[t.name], alias_of=t.alias_of and again.get(t.alias_of, t.alias_of), keep=False)
-        for t in _remade(op)
+        for t in remade(op)
     )
     return replace(
         like,

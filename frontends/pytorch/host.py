@@ -3,6 +3,7 @@
 import mmap
 import weakref
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,14 +28,12 @@ def offload(tensor: Tensor) -> Tensor:
         tensor([1., 1.])
     """
     like = torch.empty_like(tensor, device="meta")
-    if isinstance(tensor, FakeTensor):
-        return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=tensor.device)
-    if tensor.device.type == "cuda":
-        copy = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, pin_memory=True)
+    if tensor.device.type == "cpu" and not isinstance(tensor, FakeTensor):
+        block = _block(like.numel() * like.itemsize).view(like.dtype)
+        copy = block[: like.numel()].as_strided(like.shape, like.stride())
     else:
-        copy = (
-            _block(like.numel() * like.itemsize).view(like.dtype)[: like.numel()].as_strided(like.shape, like.stride())
-        )
+        where: dict[str, Any] = {"device": tensor.device} if isinstance(tensor, FakeTensor) else {"pin_memory": True}
+        copy = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, **where)
     torch.ops.aten.copy_.default(copy, tensor, True)
     return copy
 
