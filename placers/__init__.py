@@ -34,8 +34,7 @@ __all__ = [
 ]
 
 PLACERS: dict[str, type[Placer]] = {
-    placer.name: placer
-    for placer in (Topo, Etf, Sct, Heft, Metis, Single, Contiguous, RoundRobin, Expert, Auto, Exact)
+    placer.name: placer for placer in (Topo, Etf, Sct, Heft, Metis, Single, Contiguous, RoundRobin, Expert, Auto, Exact)
 }
 
 

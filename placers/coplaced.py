@@ -99,9 +99,7 @@ def edges_of(a: Arrays) -> Edges:
 
 
 @kernel
-def co_placed(
-    a: Arrays, parent: Ints, given: Bools, phase: Ints, limit: float, ratio: float, tiny: int
-) -> Ints:
+def co_placed(a: Arrays, parent: Ints, given: Bools, phase: Ints, limit: float, ratio: float, tiny: int) -> Ints:
     """Merge groups where that shortens the step, in O((V + E) log V) time.
 
     Args:

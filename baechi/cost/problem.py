@@ -203,7 +203,8 @@ def _ticks(problem: Problem) -> Ints:
 def _kind(device: Device) -> object:
     """Devices of one kind run every op equally fast."""
     rates = tuple(sorted(device.flops_per_second.items()))
-    return (device.type, rates, device.bytes_per_second, device.launch_seconds, device.efficiency, device.speed)
+    memory = (device.bytes_per_second, device.host_bytes_per_second)
+    return (device.type, rates, memory, device.launch_seconds, device.efficiency, device.speed)
 
 
 def _to_ticks(seconds: Sequence[float] | NDArray[np.float64]) -> Ints:
@@ -217,7 +218,7 @@ def _to_ticks(seconds: Sequence[float] | NDArray[np.float64]) -> Ints:
 
 def _groups(labels: Ints) -> tuple[Ints, Ints, Ints]:
     """Labels as numbers without gaps, in the order of the labels, and the ops of each."""
-    if len(labels) and 0 <= labels.min() and labels.max() < 2 * len(labels):
+    if len(labels) and labels.min() >= 0 and labels.max() < 2 * len(labels):
         there = np.zeros(int(labels.max()) + 1, np.int64)
         there[labels] = 1
         number = (np.cumsum(there) - 1)[labels]

@@ -74,6 +74,7 @@ _OP: Readers = {
     "key": Entry.text,
     "expert": _optional(Entry.integer),
     "copy": _optional(Entry.integer),
+    "draws": Entry.flag,
 }
 _LINK: Readers = {"latency_seconds": _cost, "bytes_per_second": _rate}
 _DEVICE: Readers = {
@@ -84,6 +85,7 @@ _DEVICE: Readers = {
     "backend": Entry.text,
     "flops_per_second": lambda entry: {kind: _rate(e) for kind, e in entry.entries()},
     "bytes_per_second": _rate,
+    "host_bytes_per_second": _cost,
     "launch_seconds": _cost,
     "efficiency": _rate,
     "speed": _rate,

@@ -5,8 +5,10 @@ from baechi.passes.coarsen import Coarse, fuse
 from baechi.passes.colocate import Colocate, colocate
 from baechi.passes.coplace import CoPlace, co_place
 from baechi.passes.microbatch import microbatches
+from baechi.passes.offload import offload, offloadable
 from baechi.passes.phases import follow, forward_only, hosts
 from baechi.passes.prune import Prune, prune
+from baechi.passes.recompute import recompute, repeatable
 
 __all__ = [
     "CoPlace",
@@ -22,7 +24,11 @@ __all__ = [
     "fuse",
     "hosts",
     "microbatches",
+    "offload",
+    "offloadable",
     "prune",
+    "recompute",
+    "repeatable",
     "run",
     "violations",
 ]

@@ -151,6 +151,7 @@ def _add_call(built: Built, node: fx.Node, phase: Phase, mark: Mark) -> None:
         group=mark.group,
         copy=mark.copy,
         **{**built.costs[traced], **(_FREE if view else {})},
+        draws=draws(node),
     )
     built.nodes[node.name] = (node, *items)
 
