@@ -74,7 +74,7 @@ def by_rank(a: Arrays, order: Order, claim: Ints, follow: bool) -> Ranked:
         follow: place what is free and there from the start, such as a parameter, with its first reader.
     """
     ops = len(a.rank)
-    s = begin(a, np.full(len(a.group_ptr) - 1, -1, np.int64))
+    s = begin(a, np.full(len(a.group_ptr) - 1, -1, np.int64), False)
     if not follow:
         s.follows[:] = 0
     slots = new_slots(ops, len(a.cap))

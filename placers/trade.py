@@ -145,9 +145,9 @@ class _Search:
                 break
         found: list[Lighter] = []
         for option in sorted(options, key=lambda o: o.score)[: 2 * _FINAL]:
-            for units in self._spare(option):
+            for fewer in self._spare(option):
                 try:
-                    found.append(self._placed(units))
+                    found.append(self._placed(fewer))
                 except Infeasible as error:
                     failure = error if failure.proved else failure
             if len(found) >= _FINAL:
