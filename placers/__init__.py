@@ -8,6 +8,7 @@ from baechi.placers.etf import Etf
 from baechi.placers.fixed import Contiguous, Expert, RoundRobin, Single
 from baechi.placers.heft import Heft
 from baechi.placers.metis import Metis
+from baechi.placers.pipeline import Pipeline
 from baechi.placers.portfolio import Auto
 from baechi.placers.sct import Sct
 from baechi.placers.topo import Topo
@@ -22,6 +23,7 @@ __all__ = [
     "Expert",
     "Heft",
     "Metis",
+    "Pipeline",
     "Placer",
     "Progress",
     "RoundRobin",
@@ -34,7 +36,8 @@ __all__ = [
 ]
 
 PLACERS: dict[str, type[Placer]] = {
-    placer.name: placer for placer in (Topo, Etf, Sct, Heft, Metis, Single, Contiguous, RoundRobin, Expert, Auto, Exact)
+    placer.name: placer
+    for placer in (Topo, Etf, Sct, Heft, Metis, Single, Contiguous, Pipeline, RoundRobin, Expert, Auto, Exact)
 }
 
 

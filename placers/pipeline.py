@@ -11,17 +11,20 @@ Clusters Using Megatron-LM" (2021), several stages a device; Qi et al., "Zero Bu
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from baechi.cost.problem import LINK, Ints, Problem
 from baechi.placers import stages
+from baechi.placers.base import Placer
+from baechi.placers.segments import splits
 from baechi.placers.stages import BACKWARD, FORWARD, UPDATE, WEIGHT, Labels, Rules
 from baechi.sim.evaluate import Schedule
 
-__all__ = ["pipeline_schedules"]
+__all__ = ["Pipeline", "pipeline_schedules"]
 
 Floats = NDArray[np.float64]
 
@@ -54,6 +57,23 @@ _POLICIES = (
     _Policy((WEIGHT, BACKWARD, FORWARD), 2, True),
     _Policy((FORWARD, WEIGHT, BACKWARD), 0, True),  # fill first
 )
+
+
+@dataclass(frozen=True)
+class Pipeline(Placer):
+    """A pipeline over the micro-batches of an unrolled step; of any other step, contiguous splits."""
+
+    name: ClassVar[str] = "pipeline"
+    coarsens: ClassVar[bool] = False
+
+    def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
+        """Those of `pipeline_schedules`."""
+        found = False
+        for schedule in pipeline_schedules(problem):
+            found = True
+            yield schedule
+        if not found:
+            yield from splits(problem)
 
 
 def pipeline_schedules(problem: Problem) -> Iterator[Schedule]:

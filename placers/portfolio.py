@@ -13,6 +13,9 @@ from baechi.errors import Infeasible
 from baechi.placers.base import Placer, Scored, Solution
 from baechi.placers.etf import Etf
 from baechi.placers.fixed import Contiguous, Single
+from baechi.placers.heft import Heft
+from baechi.placers.metis import Metis
+from baechi.placers.pipeline import Pipeline
 from baechi.placers.sct import Sct
 from baechi.placers.search import improve, tries_for
 from baechi.placers.topo import Topo
@@ -24,10 +27,12 @@ __all__ = ["Auto"]
 
 _WARMTHS = (0.003, 0.01, 0.001, 0.05)  # of the searches in each round
 _CHAINS = len(_WARMTHS)
-_THREADS = 2
+_THREADS = 2  # whatever the machine has: a search does not depend on how many run beside it
 _ROUNDS = 3
 _ROUND_SECONDS = 1.5
-_LARGEST_PROGRAMME = 50_000  # ops up to which m-SCT takes part
+_LARGEST_PROGRAMME = 50_000  # ops up to which m-SCT and METIS take part
+_LARGEST_PROOF = 120  # groups up to which a budget pays for a proof
+_SEARCH_SHARE = 0.4  # of such a budget
 
 
 class _Job(NamedTuple):
@@ -39,8 +44,9 @@ class _Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Auto(Placer):
-    """Never worse than doing less: one device, contiguous splits, m-TOPO, m-ETF and m-SCT compete in
-    the simulator, and local search goes on from the best of them.
+    """Never worse than doing less: one device, contiguous splits, m-TOPO, m-ETF, m-SCT, HEFT, METIS where
+    it is installed and, of micro-batches, pipelines compete in the simulator, and local search goes
+    on from the best of them. With a budget, small graphs then go to the constraint programme.
 
     Interrupted, it returns the best so far.
 
@@ -61,57 +67,87 @@ class Auto(Placer):
         watch.budget, watch.gap = self.budget or None, self.gap
         pool = _Pool(problem.arrays, watch)
         try:
-            self._compete(problem, views, seed, pool)
+            _compete(problem, views, seed, pool)
             if len(problem.cluster) > 1:
                 self._search(views, seed, pool)
+                self._prove(problem, seed, pool)
         except KeyboardInterrupt:
             if not pool.found or pool.best.score[0] > 0:
                 raise
             watch.interrupted = True
-        return Solution(pool.best.schedule)
+        return Solution(pool.best.schedule, pool.proved)
 
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """What it finds for the problem as it is."""
         yield self.solve(problem, (Variant.plain(problem),), seed, Watch()).schedule
 
-    def _compete(self, problem: Problem, views: Sequence[Variant], seed: int, pool: "_Pool") -> None:
-        failure: Infeasible | None = None
-        members = [
-            Single(),
-            Contiguous(),
-            Topo(),
-            Etf(),
-            *([Sct()] if len(problem.graph) <= _LARGEST_PROGRAMME else []),
-        ]
-        for placer in members:
-            if pool.found and pool.watch.done:
-                return
-            try:
-                pool.add([placer.solve(problem, views, seed, pool.watch).schedule])
-            except Infeasible as error:
-                failure = error
-        if not pool.found and failure is not None:
-            raise failure
-
     def _search(self, views: Sequence[Variant], seed: int, pool: "_Pool") -> None:
         """Rounds of searches from the best: over what belongs together first, over single groups last."""
         fields = [view.whole.arrays for view in (*views[1:], views[0])]
         rounds = [a for a in fields for _ in range(_ROUNDS)] if self.budget == 0 else cycle(fields)
+        last = self.budget * (_SEARCH_SHARE if _is_small(pool.a) else 1.0)
         share = self.work / (_ROUNDS * len(fields) * _CHAINS)
         with ThreadPoolExecutor(_THREADS) as threads:
             for k, a in enumerate(rounds):
-                if pool.watch.done:
+                if pool.watch.done or 0 < last < pool.watch.progress.seconds or tries_for(a, share) == 0:
                     return
                 began = time.monotonic()
-                pool.add(list(threads.map(partial(_chain, a), self._jobs(a, share, seed + _CHAINS * k, pool))))
+                pool.add(list(threads.map(partial(_chain, a), _jobs(a, share, seed + _CHAINS * k, pool))))
                 if self.budget > 0:
                     aim = min(_ROUND_SECONDS, pool.watch.seconds_left or 0.0)
                     share *= aim / max(time.monotonic() - began, 1e-3)
 
-    def _jobs(self, a: Arrays, work: float, seed: int, pool: "_Pool") -> Iterator[_Job]:
-        starts = pool.found[:2]
-        for c in range(_CHAINS):
-            yield _Job(starts[c % len(starts)].schedule, tries_for(a, work), seed + c, _WARMTHS[c])
+    def _prove(self, problem: Problem, seed: int, pool: "_Pool") -> None:
+        """Spend what the search has left of the budget on a small graph's optimum and its proof."""
+        if self.budget == 0 or pool.watch.done or not _is_small(pool.a):
+            return
+        from baechi.placers.cp import solve_exact  # a heavy import, which starts from what this placer finds
+
+        proof = solve_exact(
+            problem.arrays,
+            pool.best.schedule,
+            seconds=pool.watch.seconds_left or 0.0,
+            gap=self.gap,
+            workers=_THREADS,
+            seed=seed,
+            bound=pool.watch.bound,
+        )
+        pool.proved["constraint programme"] = proof.bound
+        pool.watch.prove(proof.bound)
+        pool.add([proof.schedule])
+
+
+def _members(problem: Problem) -> Iterator[Placer]:
+    yield from (Single(), Contiguous(), Topo(), Etf(), Heft())
+    if any(op.copy is not None for op in problem.graph.ops):
+        yield Pipeline()
+    if len(problem.graph) <= _LARGEST_PROGRAMME:
+        yield Sct()
+        if Metis.available():
+            yield Metis()
+
+
+def _compete(problem: Problem, views: Sequence[Variant], seed: int, pool: "_Pool") -> None:
+    failure: Infeasible | None = None
+    for placer in _members(problem):
+        if pool.found and pool.watch.done:
+            return
+        try:
+            pool.add([placer.solve(problem, views, seed, pool.watch).schedule])
+        except Infeasible as error:
+            failure = error
+    if not pool.found and failure is not None:
+        raise failure
+
+
+def _is_small(a: Arrays) -> bool:
+    return len(a.group_ptr) - 1 <= _LARGEST_PROOF
+
+
+def _jobs(a: Arrays, work: float, seed: int, pool: "_Pool") -> Iterator[_Job]:
+    starts = pool.found[:2]
+    for c, warmth in enumerate(_WARMTHS):
+        yield _Job(starts[c % len(starts)].schedule, tries_for(a, work), seed + c, warmth)
 
 
 def _chain(a: Arrays, job: _Job) -> Schedule:
@@ -124,6 +160,7 @@ class _Pool:
     def __init__(self, a: Arrays, watch: Watch) -> None:
         self.a = a
         self.watch = watch
+        self.proved: dict[str, int] = {}
         self.found: list[Scored] = []
         self._seen: set[bytes] = set()
 

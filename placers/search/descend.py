@@ -17,13 +17,16 @@ __all__ = ["improve", "tries_for"]
 _FIRST_PRICE = 5.0  # makespans that all caps together are worth
 _RISE = 200  # tries after which bytes over the caps cost twice as much
 _FRESH = 2000  # tries after which the sequence is made anew
+_LEAST_TRIES = 20
 _TURNS = 0.3  # share of the tries that move an op in the sequence
 
 
 def tries_for(a: Arrays, work: float = 1e7) -> int:
-    """Moves to try so that judging them all visits about `work` ops and reads, from 150 to 2,000 for each group."""
+    """Moves to try so that judging them all visits about `work` ops and reads, 2,000 for each group at most; 0 when
+    there would be too few of them to find anything."""
     visits = len(a.rank) + len(a.in_t) + 1
-    return int(np.clip(work / visits, 150, 150 + 2000 * (len(a.group_ptr) - 1)))
+    tries = min(work / visits, 150 + 2000 * (len(a.group_ptr) - 1))
+    return int(tries) if tries >= _LEAST_TRIES else 0
 
 
 def improve(a: Arrays, schedule: Schedule, *, tries: int, seed: int, warmth: float = 0.003) -> Schedule:
