@@ -13,7 +13,7 @@ from baechi.ir.graph import Graph
 from baechi.ir.plan import Objective, Plan
 from baechi.ir.verify import verify
 from baechi.placers import Progress, Single, get_placer, make_plan
-from baechi.planned import ModelPlan, capture_model, kind_of_call, pinned, timeline_of
+from baechi.planned import ModelPlan, capture_model, kind_of_call, pinned, sensitivity_of, timeline_of
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from baechi.backends.pytorch.placed import Planner
     from baechi.frontends.pytorch import TorchProgram
 
-__all__ = ["ModelPlan", "dynamo_backend", "pinned", "place", "place_graph", "plan", "resolve", "timeline_of"]
+__all__ = [
+    "ModelPlan",
+    "dynamo_backend",
+    "pinned",
+    "place",
+    "place_graph",
+    "plan",
+    "resolve",
+    "sensitivity_of",
+    "timeline_of",
+]
 
 _PLACE_OPTIONS = ("cluster", "placer", "seed", "table", "objective", "budget")
 

@@ -53,6 +53,8 @@ def add_placer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--placer", default="auto", metavar="NAME", help="auto, m-sct, m-etf, m-topo, expert, …")
     parser.add_argument("--option", action="append", metavar="K=V", default=[], help="an option of the placer")
     parser.add_argument("--budget", type=_duration, metavar="TIME", help="how long it may search: 10s")
+    help_ = "see what the plan is worth when all costs err by up to 20%%; auto prefers one that bears it"
+    parser.add_argument("--perturb", type=_share, metavar="SHARE", help=help_)
     parser.add_argument("--gap", type=_share, metavar="SHARE", help="stop this near to the lower bound: 5%%")
     add_goal_arguments(parser)
 
@@ -70,7 +72,8 @@ def placer_options(args: argparse.Namespace) -> dict[str, Any]:
         BaechiError: B102 on one that cannot be read, B505 on an unknown placer or option.
     """
     options = pairs(args.option, "--option")
-    options |= {name: getattr(args, name) for name in ("budget", "gap") if getattr(args, name) is not None}
+    flags = ("budget", "gap", *(("perturb",) if args.placer == "auto" else ()))
+    options |= {name: getattr(args, name) for name in flags if getattr(args, name) is not None}
     check_placer(args.placer, options)
     return options
 

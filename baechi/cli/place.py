@@ -21,7 +21,7 @@ def execute(args: argparse.Namespace) -> int:
     options = placer_options(args)
     if args.measure:
         restart_tuned(args)
-    from baechi.api import place_graph, timeline_of
+    from baechi.api import place_graph, sensitivity_of, timeline_of
     from baechi.ir.json import plan_to_dict, write_plan
     from baechi.report.facts import one_device
     from baechi.report.text import plan_text
@@ -47,5 +47,6 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     timeline = timeline_of(graph, plan, table)
     alone = one_device(graph, cluster, table)
-    emit(plan_text(graph, plan, timeline, alone, seconds=subject.seconds))
+    errs = sensitivity_of(graph, plan, args.perturb, table) if args.perturb else None
+    emit(plan_text(graph, plan, timeline, alone, seconds=subject.seconds, errs=errs))
     return 0
