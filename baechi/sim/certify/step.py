@@ -10,7 +10,7 @@ _MOST_PAIRS = 1500  # ops of which any two are looked at
 _SELECTED = 64  # ops of a device of which any two are looked at in a larger graph
 _STARTS = 64  # intervals whose work is counted begin at so many instants
 _VISITS = 2_000_000  # ops that all tries look at, in graphs where only neighbours are looked at
-_SHARE = 4096  # the search ends at this share of the time
+_SHARE = 2048  # the search ends at this share of the time
 _ALWAYS = 1 << 62
 
 
