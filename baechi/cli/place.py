@@ -2,7 +2,7 @@
 
 import argparse
 
-from baechi.cli.arguments import add_target_arguments, check_placer, pairs, whole
+from baechi.cli.arguments import add_lighter_arguments, add_target_arguments, check_placer, pairs, whole
 from baechi.cli.output import emit, emit_json, progress, say
 from baechi.cli.subject import load_subject, restart_tuned
 
@@ -15,6 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--placer", default="auto", metavar="NAME", help="auto, m-sct, m-etf, m-topo, expert, …")
     parser.add_argument("--option", action="append", metavar="K=V", default=[], help="an option of the placer")
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the placer's random choices")
+    add_lighter_arguments(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="write the plan, for run and explain")
 
 
@@ -24,7 +25,7 @@ def execute(args: argparse.Namespace) -> int:
     check_placer(args.placer, options)
     if args.measure:
         restart_tuned(args)
-    from baechi.api import place_graph, timeline_of
+    from baechi.api import place_lighter, timeline_of
     from baechi.ir.json import plan_to_dict, write_plan
     from baechi.report.facts import one_device
     from baechi.report.text import plan_text
@@ -32,7 +33,16 @@ def execute(args: argparse.Namespace) -> int:
     subject = load_subject(args)
     graph, cluster, table = subject.graph, subject.cluster, subject.table
     with progress(f"placing {graph.name} by {args.placer}"):
-        plan = place_graph(graph, cluster, args.placer, options=options, seed=args.seed, table=table)
+        graph, plan = place_lighter(
+            subject.graph,
+            cluster,
+            args.placer,
+            options=options,
+            seed=args.seed,
+            table=table,
+            recompute=args.recompute,
+            offload=args.offload,
+        )
     if args.output:
         write_plan(plan, args.output)
         say(f"wrote {args.output}")
@@ -40,6 +50,6 @@ def execute(args: argparse.Namespace) -> int:
         emit_json(plan_to_dict(plan))
         return 0
     timeline = timeline_of(graph, plan, table)
-    alone = one_device(graph, cluster, table)
+    alone = one_device(subject.graph, cluster, table)
     emit(plan_text(graph, plan, timeline, alone, seconds=subject.seconds))
     return 0
