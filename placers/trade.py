@@ -13,8 +13,10 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
+import numpy as np
+
 from baechi.cost.compute import op_seconds
-from baechi.cost.problem import Problem
+from baechi.cost.problem import Ints, Problem
 from baechi.errors import BaechiError, Infeasible
 from baechi.ir.cluster import Cluster
 from baechi.ir.graph import Graph
@@ -26,6 +28,7 @@ from baechi.passes.offload import offloadable
 from baechi.placers.base import Placer, best_of, make_plan
 from baechi.placers.fixed import Contiguous, Single
 from baechi.placers.variants import variants
+from baechi.sim.evaluate import Schedule
 
 __all__ = ["Lighter", "lighter"]
 
@@ -132,12 +135,11 @@ class _Search:
                 break
         found: list[Lighter] = []
         for option in sorted(options, key=lambda o: o.score)[: 2 * _FINAL]:
-            for units in self._spare(option):
-                try:
-                    found.append(self._placed(tuple(units)))
-                except Infeasible as error:
-                    failure = error if failure.proved else failure
-            if len(found) >= _FINAL:
+            try:
+                found.append(self._placed(self._without_needless(option).units))
+            except Infeasible as error:
+                failure = error if failure.proved else failure
+            if len(found) == _FINAL:
                 break
         if not found:
             raise failure
@@ -184,25 +186,41 @@ class _Search:
             count = (low + high) // 2 if best is not None else min(len(units), max(2 * count, low + 1))
         return best
 
-    def _spare(self, option: _Option) -> Iterator[Sequence[_Unit]]:
-        """An option without what it does not need, and half of it, for the placer may do with less."""
+    def _without_needless(self, option: _Option) -> _Option:
+        """Drop what is not needed, the dearest first."""
         for unit in sorted(option.units, key=lambda u: -u.seconds)[:_DROPS]:
             tried = self._judged([u for u in option.units if u is not unit])
             if tried.units and tried.score <= option.score:
                 option = tried
-        yield option.units
-        if len(self.plain.cluster) > 1 and len(option.units) > 1:
-            yield option.units[: len(option.units) // 2]
+        return option
 
     def _judged(self, units: Sequence[_Unit]) -> _Option:
-        """Units with the score of the best of a few plain placements of the graph that they make."""
+        """Units with the score of the best placement of the graph that they make, of those of the plain one.
+
+        A copy goes where the original is, and what is offloaded is so where it is made.
+        """
         problem = replace(self.plain, graph=self._made(units)(self.plain.graph))
-        quick: tuple[Placer, ...] = (Single(), Contiguous()) if len(self.plain.cluster) > 1 else (Single(),)
-        views = [v for v in variants(problem) if v.name != "co-placed"] if len(self.plain.cluster) > 1 else []
-        schedules = [s for placer in quick for s in placer.schedules(problem, self.seed)]
-        for view in views[1:]:
-            schedules += [s for one in Contiguous().schedules(view.problem, self.seed) for s in view.lift(one)]
-        return _Option(best_of(problem, schedules).score, tuple(units))
+        graph, a = problem.graph, problem.arrays
+        index = {op.name: i for i, op in enumerate(self.plain.graph.ops)}
+
+        def origin(op: Op) -> int:
+            if op.name in index:
+                return index[op.name]
+            return index[op.forward if op.forward else graph.producer[op.inputs[0]].name]
+
+        source = np.array([origin(op) for op in graph.ops], np.int64)
+        best = best_of(problem, (Schedule(device[source], a.order) for device in self.placements))
+        return _Option(best.score, tuple(units))
+
+    @cached_property
+    def placements(self) -> tuple[Ints, ...]:
+        """Devices of the plain ops: all on one, and cuts of the forward pass that backward follows."""
+        *_, view = variants(self.plain)
+        schedules = [*Single().schedules(self.plain, self.seed)]
+        if len(self.plain.cluster) > 1:
+            cuts = Contiguous().schedules(view.problem, self.seed)
+            schedules += [lifted for cut in cuts for lifted in view.lift(cut)]
+        return tuple({schedule.device.tobytes(): schedule.device for schedule in schedules}.values())
 
     def _placed(self, units: Sequence[_Unit]) -> Lighter:
         made = self._made(units)
