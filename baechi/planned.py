@@ -1,7 +1,7 @@
 """A plan of a captured model: saved, checked against the model, and put to use."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from baechi.ir.graph import Graph
 from baechi.ir.json import read_plan, write_plan
 from baechi.ir.plan import Plan
 from baechi.ir.timeline import Timeline
+from baechi.passes.lighten import Lighten
 from baechi.sim import simulate
 from baechi.sim.perturb import Sensitivity, sensitivity
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from baechi.backends.pytorch.workers.training import Training
     from baechi.frontends.pytorch import TorchProgram
 
-__all__ = ["ModelPlan", "capture_model", "kind_of_call", "pinned", "sensitivity_of", "timeline_of"]
+__all__ = ["ModelPlan", "capture_model", "conformed", "kind_of_call", "pinned", "sensitivity_of", "timeline_of"]
 
 
 def timeline_of(graph: Graph, made: Plan, table: CostTable | None = None) -> Timeline:
@@ -135,8 +136,10 @@ def _matching(
     """The model captured for these inputs, with the plan that is for it."""
     program = capture_model(model, args, kwargs, keep_gradients=True)
     for made in plans:
-        if made.graph == program.graph.digest:
-            return ModelPlan(made, program)
+        with suppress(BaechiError):  # names of another step
+            found = conformed(program, Lighten.of(made.target)(program.graph))
+            if made.graph == found.graph.digest:
+                return ModelPlan(made, found)
     raise BaechiError(
         "B402",
         f"{name} is for another step than this one",
@@ -158,6 +161,13 @@ def capture_model(model: "torch.nn.Module", *args: Any, loss: Any = None, **kwar
         program = capture(model, *args, loss=loss, **kwargs)
         # A result of a class that torch did not know of hid its tensors from the first capture.
         return capture(model, *args, loss=loss, **kwargs) if open_objects(program.fixed) else program
+
+
+def conformed(program: "TorchProgram", graph: Graph) -> "TorchProgram":
+    """The program of a graph that was recomputed or offloaded."""
+    from baechi.frontends.pytorch import conform
+
+    return conform(program, graph)
 
 
 def kind_of_call(model: "torch.nn.Module", args: Sequence[Any], kwargs: Mapping[str, Any]) -> object:

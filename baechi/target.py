@@ -5,7 +5,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from baechi.errors import BaechiError
 from baechi.frontends.workload import Defaults, read_expert, read_target, with_expert
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op
+from baechi.passes.lighten import Lighten
 from baechi.passes.microbatch import microbatches as unrolled
 
 if TYPE_CHECKING:
@@ -63,18 +64,24 @@ class Target:
         read: makes the graph of a file.
         job: the step to capture; None for a file.
         microbatches: into how many copies the step is unrolled.
+        lighten: what of it is recomputed and offloaded.
     """
 
     description: Mapping[str, Any]
     read: Callable[[], tuple[Graph, Defaults]] | None = None
     job: Job | None = None
     microbatches: int = 1
+    lighten: Lighten = field(default_factory=Lighten)
 
     @cached_property
     def graph(self) -> Graph:
         """The graph, captured or read."""
-        graph = self.program.graph if self.job is not None else unrolled(self._file[0], self.microbatches)
+        graph = self.program.graph if self.job is not None else self._of_file
         return replace(graph, meta={**graph.meta, "target": dict(self.description)})
+
+    @property
+    def _of_file(self) -> Graph:
+        return self.lighten(unrolled(self._file[0], self.microbatches))
 
     @cached_property
     def defaults(self) -> Defaults:
@@ -103,10 +110,10 @@ class Target:
             raise BaechiError(
                 "B603", f"'{self.name}' is a file of costs, not code", help="name a model to run: models:inception_v3"
             )
-        from baechi.frontends.pytorch import build_meta, capture
+        from baechi.frontends.pytorch import build_meta, capture, conform
 
         job = self.job
-        return capture(
+        program = capture(
             build_meta(job.build),
             job.args,
             job.kwargs,
@@ -117,6 +124,11 @@ class Target:
             name=self.name,
             microbatches=self.microbatches,
         )
+        return conform(program, self.lighten(program.graph))
+
+    def lightened(self, lighten: Lighten) -> "Target":
+        """The same step with more recomputed and offloaded, by the names of its plain ops and tensors."""
+        return replace(self, description={**self.description, **lighten.described}, lighten=lighten)
 
     def with_expert(self, devices: int) -> Graph:
         """The graph with the split that the model's author or an expert gives for so many devices."""

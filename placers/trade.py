@@ -13,9 +13,10 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
+import numpy as np
+
 from baechi.cost.compute import op_seconds
-from baechi.cost.problem import Problem
-from baechi.cost.table import CostTable
+from baechi.cost.problem import Ints, Problem
 from baechi.errors import BaechiError, Infeasible
 from baechi.ir.cluster import Cluster
 from baechi.ir.graph import Graph
@@ -27,6 +28,7 @@ from baechi.passes.offload import offloadable
 from baechi.placers.base import Placer, best_of, make_plan
 from baechi.placers.fixed import Contiguous, Single
 from baechi.placers.variants import variants
+from baechi.sim.evaluate import Schedule
 
 __all__ = ["Lighter", "lighter"]
 
@@ -67,26 +69,17 @@ class _Option(NamedTuple):
 
 
 def lighter(
-    graph: Graph,
-    cluster: Cluster,
-    placer: Placer,
-    *,
-    recompute: str = "off",
-    offload: str = "off",
-    table: CostTable | None = None,
-    seed: int = 0,
+    problem: Problem, placer: Placer, *, recompute: str = "off", offload: str = "off", seed: int = 0
 ) -> Lighter:
-    """Place a graph, and let it take more time for less memory where that is allowed and helps.
+    """Place a step, and let it take more time for less memory where that is allowed and helps.
 
     With ``auto`` nothing is done to a step that fits with room to spare.
 
     Args:
-        graph: a training step.
-        cluster: devices with memory in bytes.
+        problem: a training step on devices with memory in bytes.
         placer: which places what comes out.
         recompute: ``off``, ``auto``, or a pattern of module paths of which only the results are kept.
         offload: ``off`` or ``auto``.
-        table: measured op times.
         seed: of the placer's random choices.
 
     Raises:
@@ -94,10 +87,9 @@ def lighter(
         BaechiError: B111 on another word for `offload`, or when a device has no host to offload to; B112 when no
             module has such a path.
     """
-    _check(cluster, offload)
-    base = Lighten() if recompute in ("off", "auto") else Lighten(recompute=in_modules(graph, recompute))
-    search = _Search(graph, cluster, placer, base, recompute == "auto", offload == "auto", table, seed)
-    return search.run()
+    _check(problem.cluster, offload)
+    base = Lighten() if recompute in ("off", "auto") else Lighten(recompute=in_modules(problem.graph, recompute))
+    return _Search(problem, placer, base, recompute == "auto", offload == "auto", seed).run()
 
 
 def _check(cluster: Cluster, offload: str) -> None:
@@ -114,13 +106,11 @@ def _check(cluster: Cluster, offload: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    graph: Graph
-    cluster: Cluster
+    plain: Problem
     placer: Placer
     base: Lighten
     recompute: bool
     offload: bool
-    table: CostTable | None
     seed: int
 
     def run(self) -> Lighter:
@@ -131,9 +121,9 @@ class _Search:
             if not (self.recompute or self.offload):
                 raise
             return self._fitting(error)
-        if not (self.recompute or self.offload) or len(self.cluster) == 1 or self._is_roomy(plain.plan):
+        if not (self.recompute or self.offload) or len(self.plain.cluster) == 1 or self._is_roomy(plain.plan):
             return plain
-        return min([plain, *self._better()], key=lambda found: found.plan.predicted.step_seconds)
+        return min([plain, *self._better()], key=lambda found: found.plan.objective_seconds)
 
     def _fitting(self, failure: Infeasible) -> Lighter:
         """The best plan of the lightest options that fit, and of the nearest that the quick judge found too large."""
@@ -145,16 +135,15 @@ class _Search:
                 break
         found: list[Lighter] = []
         for option in sorted(options, key=lambda o: o.score)[: 2 * _FINAL]:
-            for fewer in self._spare(option):
-                try:
-                    found.append(self._placed(fewer))
-                except Infeasible as error:
-                    failure = error if failure.proved else failure
-            if len(found) >= _FINAL:
+            try:
+                found.append(self._placed(self._without_needless(option).units))
+            except Infeasible as error:
+                failure = error if failure.proved else failure
+            if len(found) == _FINAL:
                 break
         if not found:
             raise failure
-        return min(found, key=lambda one: one.plan.predicted.step_seconds)
+        return min(found, key=lambda one: one.plan.objective_seconds)
 
     def _better(self) -> Iterator[Lighter]:
         """Plans of lighter steps, for a step that fits but is cramped."""
@@ -181,7 +170,7 @@ class _Search:
 
     def _is_roomy(self, plan: Plan) -> bool:
         peaks = plan.predicted.peak_bytes
-        return all(peaks[d.name] <= _ROOM * d.cap for d in self.cluster.devices)
+        return all(peaks[d.name] <= _ROOM * d.cap for d in self.plain.cluster.devices)
 
     def _least(self, units: tuple[_Unit, ...], count: int) -> _Option:
         """About the fewest units of a family, best first, that fit; when even all do not, all."""
@@ -197,30 +186,46 @@ class _Search:
             count = (low + high) // 2 if best is not None else min(len(units), max(2 * count, low + 1))
         return best
 
-    def _spare(self, option: _Option) -> Iterator[Sequence[_Unit]]:
-        """An option without what it does not need, and half of it, for the placer may do with less."""
+    def _without_needless(self, option: _Option) -> _Option:
+        """Drop what is not needed, the dearest first."""
         for unit in sorted(option.units, key=lambda u: -u.seconds)[:_DROPS]:
             tried = self._judged([u for u in option.units if u is not unit])
             if tried.units and tried.score <= option.score:
                 option = tried
-        yield option.units
-        if len(self.cluster) > 1 and len(option.units) > 1:
-            yield option.units[: len(option.units) // 2]
+        return option
 
     def _judged(self, units: Sequence[_Unit]) -> _Option:
-        """Units with the score of the best of a few plain placements of the graph that they make."""
-        problem = Problem(self._made(units)(self.graph), self.cluster, self.table)
-        quick: tuple[Placer, ...] = (Single(), Contiguous()) if len(self.cluster) > 1 else (Single(),)
-        views = [v for v in variants(problem) if v.name != "co-placed"] if len(self.cluster) > 1 else []
-        schedules = [s for placer in quick for s in placer.schedules(problem, self.seed)]
-        for view in views[1:]:
-            schedules += [s for one in Contiguous().schedules(view.problem, self.seed) for s in view.lift(one)]
-        return _Option(best_of(problem, schedules).score, tuple(units))
+        """Units with the score of the best placement of the graph that they make, of those of the plain one.
+
+        A copy goes where the original is, and what is offloaded is so where it is made.
+        """
+        problem = replace(self.plain, graph=self._made(units)(self.plain.graph))
+        graph, a = problem.graph, problem.arrays
+        index = {op.name: i for i, op in enumerate(self.plain.graph.ops)}
+
+        def origin(op: Op) -> int:
+            if op.name in index:
+                return index[op.name]
+            return index[op.forward if op.forward else graph.producer[op.inputs[0]].name]
+
+        source = np.array([origin(op) for op in graph.ops], np.int64)
+        best = best_of(problem, (Schedule(device[source], a.order) for device in self.placements))
+        return _Option(best.score, tuple(units))
+
+    @cached_property
+    def placements(self) -> tuple[Ints, ...]:
+        """Devices of the plain ops: all on one, and cuts of the forward pass that backward follows."""
+        *_, view = variants(self.plain)
+        schedules = [*Single().schedules(self.plain, self.seed)]
+        if len(self.plain.cluster) > 1:
+            cuts = Contiguous().schedules(view.problem, self.seed)
+            schedules += [lifted for cut in cuts for lifted in view.lift(cut)]
+        return tuple({schedule.device.tobytes(): schedule.device for schedule in schedules}.values())
 
     def _placed(self, units: Sequence[_Unit]) -> Lighter:
         made = self._made(units)
-        graph = made(self.graph)
-        return Lighter(graph, made, make_plan(self.placer, Problem(graph, self.cluster, self.table), self.seed))
+        problem = replace(self.plain, graph=made(self.plain.graph))
+        return Lighter(problem.graph, made, make_plan(self.placer, problem, self.seed))
 
     def _made(self, units: Sequence[_Unit]) -> Lighten:
         again = (*self.base.recompute, *(name for u in units for name in u.made.recompute))
@@ -252,8 +257,8 @@ class _Search:
         gone = {name for u in again for name in u.made.recompute}
         least = _SMALLEST * self.activations.total_bytes
         units = []
-        for name, op in offloadable(self.graph).items():
-            tensor = self.graph.tensor[name]
+        for name, op in offloadable(self.plain.graph).items():
+            tensor = self.plain.graph.tensor[name]
             if op.name not in gone and op.name not in self.base.recompute and tensor.nbytes >= least:
                 trip = replace(op, kind="fetch", moved_bytes=2 * tensor.nbytes, flops=0.0, key="", seconds=None)
                 units.append(_Unit(Lighten(offload=(name,)), tensor.nbytes, 2 * self.seconds(trip)))
@@ -261,9 +266,9 @@ class _Search:
 
     @cached_property
     def activations(self) -> Activations:
-        return Activations(self.graph, self.seconds)
+        return Activations(self.plain.graph, self.seconds)
 
     @cached_property
     def seconds(self) -> Callable[[Op], float]:
-        device = self.cluster.devices[0]
-        return lambda op: op_seconds(op, device, self.table)
+        device = self.plain.cluster.devices[0]
+        return lambda op: op_seconds(op, device, self.plain.table)

@@ -10,6 +10,7 @@ from baechi.units import parse_seconds
 
 __all__ = [
     "add_goal_arguments",
+    "add_lighter_arguments",
     "add_placer_arguments",
     "add_target_arguments",
     "check_placer",
@@ -46,6 +47,15 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     costs = parser.add_argument_group("the costs")
     costs.add_argument("--measure", action="store_true", help="run the step here once, op by op, and keep the times")
     costs.add_argument("--table", metavar="FILE", help="where measured op times are kept")
+
+
+def add_lighter_arguments(parser: argparse.ArgumentParser) -> None:
+    """What may take more time for less memory."""
+    trade = parser.add_argument_group("time for memory")
+    trade.add_argument(
+        "--recompute", default="off", metavar="WHAT", help="auto, off, or modules to run again for backward: 'layers.*'"
+    )
+    trade.add_argument("--offload", default="off", metavar="WHAT", help="auto or off: activations wait on the host")
 
 
 def add_placer_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,12 @@
 
 import argparse
 
-from baechi.cli.arguments import add_placer_arguments, add_target_arguments, placer_options
+from baechi.cli.arguments import (
+    add_lighter_arguments,
+    add_placer_arguments,
+    add_target_arguments,
+    placer_options,
+)
 from baechi.cli.output import SearchLine, emit, emit_json, say
 from baechi.cli.subject import load_subject, restart_tuned
 
@@ -13,6 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_target_arguments(parser)
     add_placer_arguments(parser)
+    add_lighter_arguments(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="write the plan, for run and explain")
 
 
@@ -21,7 +27,7 @@ def execute(args: argparse.Namespace) -> int:
     options = placer_options(args)
     if args.measure:
         restart_tuned(args)
-    from baechi.api import place_graph, sensitivity_of, timeline_of
+    from baechi.api import place_lighter, sensitivity_of, timeline_of
     from baechi.ir.json import plan_to_dict, write_plan
     from baechi.report.facts import one_device
     from baechi.report.text import plan_text
@@ -29,8 +35,8 @@ def execute(args: argparse.Namespace) -> int:
     subject = load_subject(args)
     graph, cluster, table = subject.graph, subject.cluster, subject.table
     with SearchLine(f"placing {graph.name} by {args.placer}") as line:
-        plan = place_graph(
-            graph,
+        graph, plan = place_lighter(
+            subject.graph,
             cluster,
             args.placer,
             options=options,
@@ -38,6 +44,8 @@ def execute(args: argparse.Namespace) -> int:
             table=table,
             objective=args.objective,
             show=line.show,
+            recompute=args.recompute,
+            offload=args.offload,
         )
     if args.output:
         write_plan(plan, args.output)
@@ -46,7 +54,7 @@ def execute(args: argparse.Namespace) -> int:
         emit_json(plan_to_dict(plan))
         return 0
     timeline = timeline_of(graph, plan, table)
-    alone = one_device(graph, cluster, table)
+    alone = one_device(subject.graph, cluster, table)
     errs = sensitivity_of(graph, plan, args.perturb, table) if args.perturb else None
     emit(plan_text(graph, plan, timeline, alone, seconds=subject.seconds, errs=errs))
     return 0

@@ -207,6 +207,7 @@ def named_target(plan: "Plan") -> "Target":
     Raises:
         BaechiError: B406 when the plan does not say where its graph is from.
     """
+    from baechi.passes.lighten import Lighten
     from baechi.target import load_target
 
     known = plan.target
@@ -220,7 +221,7 @@ def named_target(plan: "Plan") -> "Target":
             f"the plan for '{known.get('name', 'graph')}' does not say where its graph is from",
             help="it was made by Python code: use it there, by ModelPlan.pinned()",
         )
-    return load_target(
+    target = load_target(
         str(text),
         batch=batch,
         options=options,
@@ -228,6 +229,7 @@ def named_target(plan: "Plan") -> "Target":
         expert=expert,
         microbatches=microbatches,
     )
+    return target.lightened(Lighten.of(known))
 
 
 def saved_target(plan: "Plan") -> "Target":

@@ -1,9 +1,9 @@
 """What is recomputed and offloaded, as data; and what a name pattern of modules stands for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from baechi.errors import BaechiError
 from baechi.ir.graph import Graph
@@ -28,13 +28,23 @@ class Lighten:
     recompute: tuple[str, ...] = ()
     offload: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, target: Mapping[str, Any]) -> "Lighten":
+        """What the description of a saved plan's target says was done."""
+        return cls(tuple(target.get("recompute", ())), tuple(target.get("offload", ())))
+
+    @property
+    def described(self) -> dict[str, list[str]]:
+        """The same as plain data; nothing when nothing is done."""
+        both = (("recompute", self.recompute), ("offload", self.offload))
+        return {key: list(names) for key, names in both if names}
+
     def __call__(self, graph: Graph) -> Graph:
         """The new graph; its description of its target (``meta``) says how it was made."""
         if not (self.recompute or self.offload):
             return graph
-        made = {key: list(names) for key, names in (("recompute", self.recompute), ("offload", self.offload)) if names}
         lighter = offload(recompute(graph, self.recompute), self.offload)
-        target = {"name": graph.name, **graph.meta.get("target", {}), **made}
+        target = {"name": graph.name, **graph.meta.get("target", {}), **self.described}
         return Graph(lighter.ops, lighter.name, {**lighter.meta, "target": target})
 
 

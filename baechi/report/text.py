@@ -8,7 +8,7 @@ from baechi.ir.graph import Graph
 from baechi.ir.plan import Bounds, Plan
 from baechi.ir.text import format_cluster
 from baechi.ir.timeline import Timeline
-from baechi.report.facts import OneDevice, count_ops, parameter_count, traffic_of
+from baechi.report.facts import Lighter, OneDevice, count_ops, lighter_of, parameter_count, traffic_of
 from baechi.report.layout import WIDTH, bar, clip, fields, percent, table, wrap
 from baechi.sim.perturb import Sensitivity
 from baechi.units import format_bytes, format_count, format_seconds
@@ -50,6 +50,7 @@ def plan_text(
                 ("bound", _bound(plan.bounds)),
                 ("one device", _alone(alone, plan.predicted.step_seconds)),
                 ("traffic", _traffic(timeline)),
+                *_lighter(lighter_of(graph, timeline)),
             ]
         ),
         "",
@@ -121,6 +122,19 @@ def _traffic(timeline: Timeline) -> str:
     busiest = format_bytes(most.nbytes) if nbytes else format_seconds(most.seconds)
     where = f"; most from {most.source} to {most.destination}: {busiest}" if len(pairs) > 1 else ""
     return f"{amount} in {count:,} transfer{'s' * (count > 1)}{where}"
+
+
+def _lighter(found: Lighter | None) -> list[tuple[str, str]]:
+    """What is done for less memory, and what it costs."""
+    if found is None:
+        return []
+    facts = []
+    if found.recomputed:
+        facts.append(("recompute", f"{found.recomputed:,} ops run again, {format_seconds(found.recompute_seconds)}"))
+    if found.offloaded:
+        what = f"{format_bytes(found.offloaded_bytes)} in {found.offloaded:,} tensors to the host and back"
+        facts.append(("offload", f"{what}, {format_seconds(found.offload_seconds)}"))
+    return facts
 
 
 def _devices(plan: Plan, timeline: Timeline) -> list[str]:
