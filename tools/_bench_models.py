@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from _bench_table import Case, Method
+from _bench_table import Case, Method, NotTried
 
 from baechi.api import resolve
 from baechi.config import parse_cluster
@@ -62,7 +62,7 @@ def _accelerate(problem: Problem, *, balanced: bool) -> tuple[Schedule, float, M
     try:
         spec = get(name)
     except BaechiError:
-        raise BaechiError("-", "no model") from None
+        raise NotTried("no model") from None
     with torch.device("meta"):
         model = spec.build()
     memory: dict[Any, int] = {k: d.cap for k, d in enumerate(problem.cluster.devices)}

@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from _bench_table import Method
+from _bench_table import Method, NotTried
 
 from baechi.cost.problem import TOKEN, Ints, Problem
-from baechi.errors import BaechiError
 from baechi.placers.base import best_of
 from baechi.placers.ranks import mean_transfers
 from baechi.placers.variants import bound_to
@@ -34,12 +33,14 @@ SAGA = {
 _ALL_PAIRS = ("ETF", "GDL")  # these look at every ready task on every device in each step
 
 
-def peers(most_ops: int, names: tuple[str, ...] = ("HEFT", "CPoP", "ETF", "FCP")) -> Iterator[Method]:
-    """The peers that are installed; those of saga leave out graphs of more than `most_ops` ops."""
+def peers(
+    most_ops: int, names: tuple[str, ...] = ("HEFT", "CPoP", "ETF", "FCP"), *, plain: bool = True
+) -> Iterator[Method]:
+    """The peers that are installed; those of saga leave out graphs of more than `most_ops` ops, METIS is `plain`."""
     if importlib.util.find_spec("saga"):
         for name in names:
             yield Method(f"saga {name}", _saga(name, most_ops))
-    if importlib.util.find_spec("pymetis"):
+    if plain and importlib.util.find_spec("pymetis"):
         yield Method("METIS, plain", _metis)
 
 
@@ -47,7 +48,7 @@ def _saga(name: str, most_ops: int) -> Callable[[Problem], tuple[Schedule, float
     def solve(problem: Problem) -> tuple[Schedule, float, Mapping[str, int]]:
         a = problem.arrays
         if len(a.rank) > (most_ops // 4 if name in _ALL_PAIRS else most_ops):
-            raise BaechiError("-", f"more than {most_ops} ops")
+            raise NotTried("too large")
         logging.disable(logging.WARNING)
         scheduler = getattr(importlib.import_module("saga.schedulers"), SAGA[name])()
         network, tasks = _as_saga(problem)

@@ -20,6 +20,10 @@ Solver = Callable[[Problem], tuple[Schedule, float, Mapping[str, int]]]
 """From a problem to a schedule, the CPU seconds that it took, and lower bounds in ticks that were proved."""
 
 
+class NotTried(Exception):
+    """A method does not take this problem; the message is what the table says."""
+
+
 @dataclass(frozen=True)
 class Case:
     """A column: what is placed."""
@@ -84,6 +88,8 @@ def _cell(method: Method, problem: Problem) -> tuple[Cell, int]:
         schedule, seconds, proved = method.solve(problem)
     except Infeasible as error:
         return Cell(why="proved impossible" if error.proved else "no plan"), 0
+    except NotTried as error:
+        return Cell(why=str(error)), 0
     except BaechiError as error:
         return Cell(why=f"({error.code})"), 0
     excess, ticks = score(problem.arrays, schedule)

@@ -145,14 +145,14 @@ def main() -> None:
     chosen = args.section or SECTIONS
     fast = None if not args.quick else "single,m-etf,heft,metis"
     rows = list(methods(args.placers or fast))
-    theirs = [] if args.no_peers else list(peers(400 if args.quick else args.peer_ops))
+    theirs = [] if args.no_peers else list(peers(700 if args.quick else args.peer_ops))
     warm_up(rows)
     if "workloads" in chosen:
         workloads(args.workloads, rows, theirs, args.quick)
     if "models" in chosen:
         _models(args, rows, theirs)
     if "synthetic" in chosen:
-        synthetic(500 if args.quick else 5000, [row for row in rows if row.name != "expert"])
+        synthetic(150 if args.quick else 5000, [row for row in rows if row.name != "expert"])
     if "stg" in chosen:
         asked = args.placers or ("m-etf,heft" if args.quick else "m-etf,m-sct,heft,auto")
         stg_table([20] if args.quick else [50, 100], 12 if args.quick else 48, 20.0, methods(asked))
