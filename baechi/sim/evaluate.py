@@ -15,7 +15,18 @@ from baechi.sim.state import Run
 from baechi.sim.transfers import Transfers, copy_of, transfers_of
 from baechi.units import to_seconds
 
-__all__ = ["Schedule", "evaluate", "orders", "plan_schedule", "play_in", "score", "simulate", "transfer_keys"]
+__all__ = [
+    "Judged",
+    "Schedule",
+    "evaluate",
+    "judge",
+    "orders",
+    "plan_schedule",
+    "play_in",
+    "score",
+    "simulate",
+    "transfer_keys",
+]
 
 
 class Schedule(NamedTuple):
@@ -99,16 +110,29 @@ def evaluate(a: Arrays, schedule: Schedule) -> tuple[Run, Transfers]:
     return _evaluate(a, schedule.device, schedule.sequence, sent)
 
 
-def score(a: Arrays, schedule: Schedule) -> tuple[int, int]:
-    """What makes one schedule better than another: bytes over the caps, summed, then the objective in ticks.
+class Judged(NamedTuple):
+    """A schedule's score, and the simulated step that it comes from."""
+
+    score: tuple[int, int]
+    run: Run
+    transfers: Transfers
+
+
+def judge(a: Arrays, schedule: Schedule) -> Judged:
+    """Simulate a schedule and score it: bytes over the caps, summed, then the objective in ticks.
 
     A schedule whose transfers wait for each other is worse than any that runs.
     """
-    run, _ = evaluate(a, schedule)
+    run, x = evaluate(a, schedule)
     if run.done < len(a.rank):
-        return 1 << 62, 0
+        return Judged((1 << 62, 0), run, x)
     ticks = run.makespan if a.objective == LATENCY else int(loads(a, schedule.device).max())
-    return int(np.maximum(run.peak - a.cap, 0).sum()), ticks
+    return Judged((int(np.maximum(run.peak - a.cap, 0).sum()), ticks), run, x)
+
+
+def score(a: Arrays, schedule: Schedule) -> tuple[int, int]:
+    """What makes one schedule better than another; see `judge`."""
+    return judge(a, schedule).score
 
 
 def transfer_keys(problem: Problem, device: Ints, run: Run, x: Transfers) -> tuple[TransferKey, ...]:
