@@ -73,7 +73,7 @@ def list_schedule(a: Arrays, child: Ints, home: Ints, soft: bool) -> ListSchedul
         soft: at a dead end, place the op that goes least over a cap, and go on.
     """
     s = begin(a, home, bool((child >= 0).any()))
-    s = roomy(s, len(a.rank) - np.count_nonzero(s.waits))
+    s = roomy(s, int(len(a.rank) - np.count_nonzero(s.waits)))
     for i in range(len(a.rank)):
         if s.waits[i] == 0 and not s.follows[i]:
             announce(a, i, s)
