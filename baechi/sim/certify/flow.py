@@ -20,6 +20,7 @@ from baechi.sim.certify.net import least_transfer
 __all__ = ["Network", "heaviest_least_load", "least_load", "network_of"]
 
 _ENDLESS = 1 << 60
+_MOST_READS = 300_000
 _MOST_VISITS = 1_500_000  # arcs of the network, times the groups that are tried
 _PRICES = tuple(2.0**k for k in range(-10, 1))  # of all memory of a device, as shares of the dearest load
 _PRICED = 8  # groups that are tried at each price
@@ -48,10 +49,14 @@ def heaviest_least_load(a: Arrays) -> int:
     """The highest `least_load` of a group, in ticks: no plan's highest load is lower.
 
     The groups are tried from the dearest to have alone, which none needs more than; in graphs that are too large
-    for that, only as many as there is time for. Where not everything fits on one device, memory has its price: what
+    for that, only as many as there is time for, and of graphs with over 300,000 reads none: a group's work counts. Where not everything fits on one device, memory has its price: what
     persists of the device's groups is at most its memory, so at any price for each byte the least of load and price
     together, less the price of all memory, is a bound too.
     """
+    work = np.zeros(len(a.group_ptr) - 1, np.int64)
+    np.add.at(work, a.group, a.ticks.min(axis=1))
+    if len(a.in_t) > _MOST_READS:
+        return int(work.max(initial=0))
     net = network_of(a)
     best, tries = 0, max(4, _MOST_VISITS // max(1, len(net.head)))
     nothing = np.zeros(len(net.alone), np.int64)
@@ -83,15 +88,15 @@ def network_of(a: Arrays) -> Network:
     np.add.at(work, a.group, a.ticks.min(axis=1))
     cost = least_transfer(a)
     read = np.repeat(np.arange(len(a.t_op)), np.diff(a.rd_ptr))
-    ends = np.column_stack([read, a.group[a.t_op[read]], a.group[a.rd_op]])
-    ends = np.unique(ends[(ends[:, 1] != ends[:, 2]) & (cost[read] > 0)], axis=0)
-    tensors, first, of = np.unique(ends[:, 0], return_index=True, return_inverse=True)
-    made, ticks = ends[first, 1], cost[tensors]
+    sends = (a.group[a.t_op[read]] != a.group[a.rd_op]) & (cost[read] > 0)
+    tensor, reader = np.divmod(np.unique(read[sends] * blocks + a.group[a.rd_op[sends]]), max(1, blocks))
+    tensors, of = np.unique(tensor, return_inverse=True)
+    made, ticks = a.group[a.t_op[tensors]], cost[tensors]
     sent = blocks + 2 * np.arange(len(tensors))
     sink = np.full(blocks, blocks + 2 * len(tensors))
-    endless = np.full(len(ends), _ENDLESS)
-    tail = np.concatenate([np.arange(blocks), made, sent[of], ends[:, 2], sent + 1])
-    head = np.concatenate([sink, sent, ends[:, 2], sent[of] + 1, made])
+    endless = np.full(len(reader), _ENDLESS)
+    tail = np.concatenate([np.arange(blocks), made, sent[of], reader, sent + 1])
+    head = np.concatenate([sink, sent, reader, sent[of] + 1, made])
     room = np.concatenate([work, ticks, endless, endless, ticks])
     start = np.column_stack([tail, head]).ravel()
     ptr = np.zeros(blocks + 2 * len(tensors) + 2, np.int64)
@@ -99,7 +104,7 @@ def network_of(a: Arrays) -> Network:
     both = np.column_stack([room, np.zeros_like(room)]).ravel()
     alone = work.copy()
     np.add.at(alone, made, ticks)
-    np.add.at(alone, ends[:, 2], cost[ends[:, 0]])
+    np.add.at(alone, reader, cost[tensor])
     return Network(ptr, np.argsort(start, kind="stable"), np.column_stack([head, tail]).ravel(), both, alone)
 
 
