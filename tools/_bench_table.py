@@ -12,9 +12,10 @@ from baechi.errors import BaechiError, Infeasible
 from baechi.models.graphs import chain
 from baechi.placers import Placer
 from baechi.placers.variants import Variant, variants
+from baechi.placers.watch import Watch
 from baechi.sim.bounds import bounds
 from baechi.sim.evaluate import Schedule, score
-from baechi.units import format_bytes, to_seconds
+from baechi.units import TICKS_PER_SECOND, format_bytes, to_seconds
 
 Solver = Callable[[Problem], tuple[Schedule, float, Mapping[str, int]]]
 """From a problem to a schedule, the CPU seconds that it took, and lower bounds in ticks that were proved."""
@@ -56,7 +57,8 @@ def ours(name: str, placer: Placer, seed: int = 0) -> Method:
     def solve(problem: Problem) -> tuple[Schedule, float, Mapping[str, int]]:
         began = time.process_time()
         views = tuple(variants(problem)) if placer.coarsens else (Variant.plain(problem),)
-        solution = placer.solve(problem, views, seed)
+        watch = Watch(bound=int(bounds(problem).step_seconds * TICKS_PER_SECOND))
+        solution = placer.solve(problem, views, seed, watch)
         return solution.schedule, time.process_time() - began, solution.proved
 
     return Method(name, solve)

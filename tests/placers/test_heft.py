@@ -11,8 +11,9 @@ from baechi.errors import BaechiError
 from baechi.ir.cluster import Cluster, Device, Link
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op, Tensor
-from baechi.models.graphs import chain, dag, random_dag
+from baechi.models.graphs import STG_SHAPES, chain, dag, random_dag, stg
 from baechi.placers import Heft, Single
+from baechi.placers.base import best_of
 from baechi.placers.heft import Rank
 from baechi.placers.ranked import Order, by_rank
 from baechi.placers.ranks import downward_rank, mean_transfers, optimistic_costs, upward_rank
@@ -53,7 +54,7 @@ def drawn(times: Sequence[tuple[int, ...]], edges: Mapping[tuple[int, int], int]
 
 
 def seconds(rank: Rank, graph: Graph, table: CostTable) -> float:
-    return Heft(rank).place(graph, THREE, table=table).predicted.step_seconds
+    return Heft(rank, tries=0).place(graph, THREE, table=table).predicted.step_seconds
 
 
 def test_the_example_of_topcuoglu() -> None:
@@ -144,6 +145,20 @@ def test_many_ops_forget_old_gaps_and_stay_correct() -> None:
     cluster = Cluster((Device("p", 1 << 50), Device("q", 1 << 50)), Link(1e-6, 1e9), contention="parallel")
     plan = Heft().place(graph, cluster)
     assert plan.predicted.step_seconds < 0.6 * Single().place(graph, cluster).predicted.step_seconds
+
+
+@pytest.mark.parametrize("rank", ["upward", "peft", "cpop"])
+def test_perturbed_priorities_only_help(rank: Rank) -> None:
+    better = 0
+    for seed in range(6):
+        graph = stg(40, seed, shape=STG_SHAPES[seed % 4])
+        problem = Problem(graph, Cluster(tuple(Device(f"d{k}", 1) for k in range(3)), contention="parallel"))
+        plain, tried = (best_of(problem, Heft(rank, tries=tries).schedules(problem, 0)).score for tries in (0, 100))
+        again = best_of(problem, Heft(rank, tries=100).schedules(problem, 0)).score
+        assert tried == again
+        assert tried <= plain
+        better += tried < plain
+    assert better
 
 
 def test_an_unknown_rank() -> None:
