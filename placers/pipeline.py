@@ -102,10 +102,10 @@ def pipeline_schedules(problem: Problem) -> Iterator[Schedule]:
     if devices < 2 or not any(op.copy for op in problem.graph.ops):
         return
     line = _Line(problem)
-    seen = set()
     for rounds in _ROUNDS:
         if rounds > 1 and rounds * devices > len(line.groups):
             continue
+        seen = set()
         for piece in line.cuts(rounds):
             if piece.tobytes() not in seen:
                 seen.add(piece.tobytes())
@@ -186,6 +186,8 @@ class _Pipeline:
         seconds = np.rint(total / copies).astype(np.int64).reshape(3, count)
         before = self.devices - 1 - np.arange(self.devices)
         room = before + 1 if self.rounds == 1 else 2 * before + (self.rounds - 1) * self.devices + 1
+        if policy.first[-1] == WEIGHT:
+            room = np.full(self.devices, room.max())  # later devices fill their memory with gradients put off
         most = room * policy.room if policy.room else np.full(self.devices, copies * self.rounds)
         patience = int(seconds.sum(axis=0).mean() * _PATIENCE)
         return stages.timetable(seconds, self.delay, self.home, copies, Rules(np.array(policy.first), most, patience))

@@ -61,8 +61,9 @@ def plan_text(
 
 def head(graph: Graph, cluster: Cluster) -> str:
     """One line: what is placed on what."""
-    batch = graph.meta.get("target", {}).get("batch")
-    what = graph.name + (f", batch {batch}" if batch else "")
+    known = graph.meta.get("target", {})
+    batch, parts = known.get("batch"), known.get("microbatches")
+    what = graph.name + (f", batch {batch}" if batch else "") + (f", {parts} micro-batches" if parts else "")
     return clip(f"{what}, on {format_cluster(cluster)}", WIDTH)
 
 
