@@ -29,11 +29,12 @@ def sweep(a: Arrays, home: Ints, sequence: Ints, tail: Ints, limit: int, end: In
     for d in range(len(free)):
         free[d] = 0
     span = 0
-    for i in sequence:
+    for k in range(len(sequence)):  # an iterator would count a reference, which leaves do not
+        i = sequence[k]
         d = home[a.group[i]]
         start = free[d]
-        for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
-            t = a.in_t[k]
+        for r in range(a.in_ptr[i], a.in_ptr[i + 1]):
+            t = a.in_t[r]
             there = end[a.t_op[t]]
             source = home[a.group[a.t_op[t]]]
             if source != d:
