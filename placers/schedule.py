@@ -73,6 +73,7 @@ def list_schedule(a: Arrays, child: Ints, home: Ints, soft: bool) -> ListSchedul
         soft: at a dead end, place the op that goes least over a cap, and go on.
     """
     s = begin(a, home, bool((child >= 0).any()))
+    _wait_for_no_follower(a, s)
     s = roomy(s, len(a.rank) - np.count_nonzero(s.waits))
     for i in range(len(a.rank)):
         if s.waits[i] == 0 and not s.follows[i]:
@@ -84,6 +85,14 @@ def list_schedule(a: Arrays, child: Ints, home: Ints, soft: bool) -> ListSchedul
         s = roomy(s, more)
     placed, sent = s.tally[PLACED], s.tally[SENT]
     return ListSchedule(placed, s.tally[FORCED], s.device, s.sequence[:placed], s.sent[:sent])
+
+
+@leaf
+def _wait_for_no_follower(a: Arrays, s: State) -> None:
+    for i in range(len(a.rank)):
+        if s.follows[i]:
+            for k in range(a.rd_ptr[a.out_ptr[i]], a.rd_ptr[a.out_ptr[i + 1]]):
+                s.waits[a.rd_op[k]] -= 1
 
 
 @leaf
