@@ -11,6 +11,8 @@ from baechi.placers.coplaced import Edges, edges_of
 
 __all__ = ["levels"]
 
+_REACH = 2.0  # how far apart the ops of a cluster may be in topological order, over its share of the ops
+
 
 def levels(problem: Problem, sizes: Iterable[int] = (128, 32, 8)) -> Iterator[Ints]:
     """Labels of ops to be placed together, as for `Problem.with_groups`, a level for each size.
@@ -59,12 +61,21 @@ def _contract(a: Arrays, e: Edges, reader: Ints, dearest: Ints, parent: Ints, sh
         for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
             nbytes[root] += a.t_size[t]
     most_work, most_nbytes = share * work.sum(), share * nbytes.sum()
+    first, last = np.full(ops, ops), np.full(ops, -1)
+    for i in range(ops):
+        root = find(parent, i)
+        first[root], last[root] = min(first[root], a.rank[i]), max(last[root], a.rank[i])
+    reach = _REACH * share * ops
     for k in dearest:
         one, other = find(parent, reader[k]), find(parent, e.source[k])
         if one == other or work[one] + work[other] > most_work:
+            continue
+        low, high = min(first[one], first[other]), max(last[one], last[other])
+        if high - low > max(reach, last[one] - first[one], last[other] - first[other]):
             continue
         if nbytes[one] > 0 and nbytes[other] > 0 and nbytes[one] + nbytes[other] > most_nbytes:
             continue
         root = union(parent, one, other)
         work[root] = work[one] + work[other]
         nbytes[root] = nbytes[one] + nbytes[other]
+        first[root], last[root] = low, high
