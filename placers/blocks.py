@@ -22,7 +22,11 @@ def block_labels(problem: Problem) -> Iterator[Ints]:
     if found is None:
         return
     a = problem.arrays
-    for inside, width in ((found.block * 0, 1), (found.part, found.part.max() + 1), (found.piece, found.piece.max() + 1)):
+    for inside, width in (
+        (found.block * 0, 1),
+        (found.part, found.part.max() + 1),
+        (found.piece, found.piece.max() + 1),
+    ):
         parent = first_members(a.group, len(a.group_ptr) - 1)
         join_equal(parent, (found.block * width + inside) * (found.block >= 0) - (found.block < 0))
         yield roots(parent)

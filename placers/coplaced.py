@@ -99,9 +99,7 @@ def edges_of(a: Arrays) -> Edges:
 
 
 @kernel
-def co_placed(
-    a: Arrays, parent: Ints, given: Bools, phase: Ints, limit: float, ratio: float, tiny: int
-) -> Ints:
+def co_placed(a: Arrays, parent: Ints, given: Bools, phase: Ints, limit: float, ratio: float, tiny: int) -> Ints:
     """Merge groups where that shortens the step, in O((V + E) log V) time.
 
     Args:
@@ -187,7 +185,7 @@ def _join_tiny(a: Arrays, e: Edges, g: Growth, phase: Ints) -> None:
 def _only(g: Growth, own: int, other: int, j: int) -> int:
     """The one group beside `own` seen so far: -1 for none, -2 for several."""
     root = find(g.parent, j)
-    if root == own or root == other:
+    if root in (own, other):
         return other
     return int(root) if other == -1 else -2
 
@@ -314,7 +312,7 @@ def _start(e: Edges, g: Growth, i: int, own: int, other: int) -> int:
     for k in range(e.ptr[i], e.ptr[i + 1]):
         j = e.source[k]
         root = find(g.parent, j)
-        latest = max(latest, g.finish[j] + (0 if root == own or root == other else e.ticks[k]))
+        latest = max(latest, g.finish[j] + (0 if root in (own, other) else e.ticks[k]))
     return int(latest)
 
 

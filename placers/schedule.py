@@ -16,8 +16,6 @@ are looked at again when they come to the top.
 
 from typing import NamedTuple
 
-import numpy as np
-
 from baechi.cost.jit import NONE, kernel, leaf
 from baechi.cost.problem import Arrays, Ints
 from baechi.placers.ledger import commit, finish
@@ -74,7 +72,7 @@ def list_schedule(a: Arrays, child: Ints, home: Ints, soft: bool) -> ListSchedul
     """
     s = begin(a, home, bool((child >= 0).any()))
     _wait_for_no_follower(a, s)
-    s = roomy(s, len(a.rank) - np.count_nonzero(s.waits))
+    s = roomy(s, int((s.waits == 0).sum()))
     for i in range(len(a.rank)):
         if s.waits[i] == 0 and not s.follows[i]:
             announce(a, i, s)

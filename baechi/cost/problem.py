@@ -121,8 +121,9 @@ class Problem:
     @cached_property
     def arrays(self) -> Arrays:
         """The flat form."""
-        columns: tuple[Any, ...] = (*_op_arrays(self), *tensor_arrays(self.graph), *_cluster_arrays(self.cluster))
-        arrays = Arrays(*columns, OBJECTIVES.index(self.objective))
+        of_graph = (*_op_arrays(self), *tensor_arrays(self.graph))
+        columns: tuple[Any, ...] = (*of_graph, *_cluster_arrays(self.cluster), OBJECTIVES.index(self.objective))
+        arrays = Arrays(*columns)
         _check_sizes(arrays)
         return arrays
 
@@ -214,7 +215,7 @@ def _to_ticks(seconds: Sequence[float] | NDArray[np.float64]) -> Ints:
 
 def _groups(labels: Ints) -> tuple[Ints, Ints, Ints]:
     """Labels as numbers without gaps, in the order of the labels, and the ops of each."""
-    if len(labels) and 0 <= labels.min() and labels.max() < 2 * len(labels):
+    if len(labels) and labels.min() >= 0 and labels.max() < 2 * len(labels):
         there = np.zeros(int(labels.max()) + 1, np.int64)
         there[labels] = 1
         number = (np.cumsum(there) - 1)[labels]

@@ -65,7 +65,14 @@ def test_the_dearest_edge_goes_first() -> None:
 def trained(graph: Graph) -> Graph:
     """The graph and, for each op, a backward op that reads what it made."""
     backward = [
-        Op(f"{op.name}'", "backward", tuple(t.name for t in op.outputs), phase="backward", seconds=1e-4, forward=op.name)
+        Op(
+            f"{op.name}'",
+            "backward",
+            tuple(t.name for t in op.outputs),
+            phase="backward",
+            seconds=1e-4,
+            forward=op.name,
+        )
         for op in reversed(graph.ops)
     ]
     return Graph((*graph.ops, *backward))
