@@ -117,17 +117,17 @@ def _join_gradient(w: _Wires, m: Marks, parent: Ints, reader: int, tensor: int) 
 
 @leaf
 def _reads_alone(w: _Wires, reader: int, source: int) -> bool:
-    alone = True
+    others = 0
     for k in range(w.rd_ptr[w.out_ptr[source]], w.rd_ptr[w.out_ptr[source + 1]]):
-        alone = alone and w.rd_op[k] == reader
-    return bool(alone)
+        others += w.rd_op[k] != reader
+    return others == 0
 
 
 @leaf
 def _is_view(w: _Wires, i: int) -> bool:
     if w.in_ptr[i + 1] != w.in_ptr[i] + 1 or w.out_ptr[i] == w.out_ptr[i + 1]:
         return False
-    views = True
+    others = 0
     for t in range(w.out_ptr[i], w.out_ptr[i + 1]):
-        views = views and w.alias[t] == w.in_t[w.in_ptr[i]]
-    return bool(views)
+        others += w.alias[t] != w.in_t[w.in_ptr[i]]
+    return others == 0

@@ -34,7 +34,8 @@ def roofline_seconds(op: Op, device: Device) -> float:
     """Launch overhead plus the larger of arithmetic and memory traffic at the device's rates.
 
     An op that neither computes nor moves anything (a parameter, a view) takes no time. A kind of
-    arithmetic that the device does not name runs at its float32 rate.
+    arithmetic that the device does not name runs at its float32 rate. What is offloaded or fetched back
+    goes over the link to the host, and the device computes nothing meanwhile.
 
     Source: Williams, Waterman, Patterson, "Roofline" (CACM 2009).
 
@@ -47,6 +48,8 @@ def roofline_seconds(op: Op, device: Device) -> float:
         return 0.0
     arithmetic = op.flops / (_rate(device, op.arithmetic) * device.efficiency)
     traffic = op.moved_bytes / device.bytes_per_second
+    if op.kind in ("offload", "fetch") and device.host_bytes_per_second > 0:  # read on one side, written on the other
+        traffic = max(traffic, op.moved_bytes / 2 / device.host_bytes_per_second)
     return device.launch_seconds + max(arithmetic, traffic)
 
 

@@ -57,6 +57,7 @@ class Arrays(NamedTuple):
         t_bytes: (tensors,) what a transfer moves and a received copy takes.
         t_size: (tensors,) what it takes where it is made, beyond what is persistent.
         t_base: (tensors,) the input of its op whose storage it shares, or -1.
+        t_packed: (tensors,) what each transfer of it takes where it is made: a dense copy, when it has none.
         t_keep: (tensors,) whether it lives until the step ends.
         t_ticks: (tensors,) declared time of one transfer, or `LINK`, or `TOKEN`.
         in_ptr, in_t: tensors that each op reads, tokens included.
@@ -82,6 +83,7 @@ class Arrays(NamedTuple):
     t_bytes: Ints
     t_size: Ints
     t_base: Ints
+    t_packed: Ints
     t_keep: Ints
     t_ticks: Ints
     in_ptr: Ints
@@ -121,8 +123,8 @@ class Problem:
     @cached_property
     def arrays(self) -> Arrays:
         """The flat form."""
-        of_graph = (*_op_arrays(self), *tensor_arrays(self.graph))
-        columns: tuple[Any, ...] = (*of_graph, *_cluster_arrays(self.cluster), OBJECTIVES.index(self.objective))
+        ends = (*_cluster_arrays(self.cluster), OBJECTIVES.index(self.objective))
+        columns: tuple[Any, ...] = (*_op_arrays(self), *tensor_arrays(self.graph), *ends)
         arrays = Arrays(*columns)
         _check_sizes(arrays)
         return arrays
@@ -201,7 +203,8 @@ def _ticks(problem: Problem) -> Ints:
 def _kind(device: Device) -> object:
     """Devices of one kind run every op equally fast."""
     rates = tuple(sorted(device.flops_per_second.items()))
-    return (device.type, rates, device.bytes_per_second, device.launch_seconds, device.efficiency, device.speed)
+    memory = (device.bytes_per_second, device.host_bytes_per_second)
+    return (device.type, rates, memory, device.launch_seconds, device.efficiency, device.speed)
 
 
 def _to_ticks(seconds: Sequence[float] | NDArray[np.float64]) -> Ints:

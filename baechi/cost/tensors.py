@@ -46,9 +46,10 @@ def _tensor_arrays(c: Columns, order: Ints) -> tuple[Ints, ...]:
     out_ptr, in_ptr = c.out_ptr + tokens, c.in_ptr + c.after_ptr
     tensors = int(out_ptr[-1])
     number = np.arange(len(c.nbytes)) + tokens[c.maker]
-    nbytes, size, keep = (np.zeros(tensors, np.int64) for _ in range(3))
+    nbytes, size, packed, keep = (np.zeros(tensors, np.int64) for _ in range(4))
     t_base, t_ticks = np.full(tensors, -1, np.int64), np.full(tensors, TOKEN, np.int64)
     nbytes[number], keep[number] = whole(c.nbytes), c.keep
+    packed[number] = np.where(c.scattered, nbytes[number], 0)
     t_ticks[number] = _transfer_ticks(c.t_seconds)
     base = _bases(order, c.out_ptr, c.alias, c.in_ptr, c.in_t) if (c.alias >= 0).any() else c.alias
     t_base[number] = np.where(base >= 0, number[base], -1) if len(base) else base
@@ -60,7 +61,7 @@ def _tensor_arrays(c: Columns, order: Ints) -> tuple[Ints, ...]:
     reader = np.repeat(np.arange(len(c.flops)), np.diff(in_ptr))
     rd_ptr, at = buckets(in_t, tensors)
     t_op = np.repeat(np.arange(len(c.flops)), np.diff(out_ptr))
-    return out_ptr, t_op, nbytes, size, t_base, keep, t_ticks, in_ptr, in_t, rd_ptr, reader[at]
+    return out_ptr, t_op, nbytes, size, t_base, packed, keep, t_ticks, in_ptr, in_t, rd_ptr, reader[at]
 
 
 def _transfer_ticks(seconds: NDArray[np.float64]) -> Ints:

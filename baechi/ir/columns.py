@@ -31,6 +31,7 @@ class Columns(NamedTuple):
         nbytes, held: (tensors,) as in `Tensor`.
         t_seconds: (tensors,) declared time of a transfer, nan where there is none.
         keep: (tensors,) whether it lives until the step ends.
+        scattered: (tensors,) as in `Tensor`.
         alias: (tensors,) the tensor whose storage it shares, or -1.
         unnamed: how many times are nan because none is declared.
     """
@@ -49,6 +50,7 @@ class Columns(NamedTuple):
     held: Ints
     t_seconds: Floats
     keep: NDArray[np.bool_]
+    scattered: NDArray[np.bool_]
     alias: Ints
     unnamed: int
 
@@ -115,6 +117,7 @@ def columns_of(ops: Sequence[Op]) -> Columns:
         _whole([t.held for t in tensors]),
         np.array(t_seconds, np.float64),
         np.array([t.keep for t in tensors], np.bool_),
+        np.array([t.scattered for t in tensors], np.bool_),
         alias,
         seconds.count(None) + t_seconds.count(None),
     )

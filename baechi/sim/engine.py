@@ -35,7 +35,7 @@ def play(
     """
     s = begin(a, device, order_ptr, x, x_rank, strict, log)
     while True:
-        _start_ops(a, device, order, order_ptr, s)
+        _start_ops(a, order, order_ptr, x, s)
         if strict and a.contention != PARALLEL:
             _start_copies_in_order(a, device, x, s)
         elif s.tally[PENDING] > 0:
@@ -67,7 +67,7 @@ def _clock_of(a: Arrays, source: int, destination: int) -> int:
 
 
 @leaf
-def _start_ops(a: Arrays, device: Ints, order: Ints, order_ptr: Ints, s: State) -> None:
+def _start_ops(a: Arrays, order: Ints, order_ptr: Ints, x: Transfers, s: State) -> None:
     for d in range(len(a.cap)):
         if s.running[d] >= 0 or s.position[d] == order_ptr[d + 1]:
             continue
@@ -82,7 +82,7 @@ def _start_ops(a: Arrays, device: Ints, order: Ints, order_ptr: Ints, s: State) 
         s.active[c] += a.threads[d]
         nbytes = a.temp[i]
         for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
-            nbytes += a.t_size[t]
+            nbytes += a.t_size[t] + a.t_packed[t] * (x.ptr[t + 1] - x.ptr[t])
         _change(s, d, nbytes)
 
 
@@ -250,4 +250,4 @@ def _finish_copy(a: Arrays, device: Ints, x: Transfers, k: int, c: int, s: State
     for reader in range(a.rd_ptr[t], a.rd_ptr[t + 1]):
         if device[a.rd_op[reader]] == d:
             s.waits[a.rd_op[reader]] -= 1
-    _change(s, source, -_release(a, x, s.storage[t], s))
+    _change(s, source, -(a.t_packed[t] if a.t_packed[t] > 0 else _release(a, x, s.storage[t], s)))

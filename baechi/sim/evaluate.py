@@ -15,7 +15,18 @@ from baechi.sim.state import Run
 from baechi.sim.transfers import Transfers, copy_of, transfers_of
 from baechi.units import to_seconds
 
-__all__ = ["Judged", "Schedule", "evaluate", "judge", "orders", "play_in", "score", "simulate", "transfer_keys"]
+__all__ = [
+    "Judged",
+    "Schedule",
+    "evaluate",
+    "judge",
+    "orders",
+    "plan_schedule",
+    "play_in",
+    "score",
+    "simulate",
+    "transfer_keys",
+]
 
 
 class Schedule(NamedTuple):
@@ -141,6 +152,27 @@ def simulate(problem: Problem, plan: Plan) -> Timeline:
         BaechiError: B402 when the plan is not for this graph, B403 when its orders or transfers
             cannot be carried out.
     """
+    device, order = _placed(problem, plan)
+    ptr = np.cumsum([0, *(len(plan.order.get(d.name, ())) for d in problem.cluster.devices)])
+    x = transfers_of(problem.arrays, device)
+    run = play(problem.arrays, device, order, ptr.astype(np.int64), x, _ranks(problem, plan, x, device), True, True)
+    if run.done < len(order):
+        raise BaechiError(
+            "B403", f"the plan stops after {run.done} of {len(order)} ops: its orders wait for each other"
+        )
+    return _timeline(problem, device, order, run, x)
+
+
+def plan_schedule(problem: Problem, plan: Plan) -> Schedule:
+    """A plan as a schedule, its transfers in the plan's order; errors as `simulate`."""
+    device, order = _placed(problem, plan)
+    x = transfers_of(problem.arrays, device)
+    by_rank = np.argsort(_ranks(problem, plan, x, device))
+    return Schedule(device, order, np.column_stack([x.tensor, x.destination])[by_rank])
+
+
+def _placed(problem: Problem, plan: Plan) -> tuple[Ints, Ints]:
+    """Device of each op, and the ops of one device after the other in its order."""
     index = {op.name: i for i, op in enumerate(problem.graph.ops)}
     number = {d.name: k for k, d in enumerate(problem.cluster.devices)}
     if plan.device.keys() != index.keys():
@@ -149,15 +181,7 @@ def simulate(problem: Problem, plan: Plan) -> Timeline:
         )
     device = np.array([number[plan.device[op.name]] for op in problem.graph.ops], np.int64)
     order = [index[name] for d in problem.cluster.devices for name in plan.order.get(d.name, ())]
-    ptr = np.cumsum([0, *(len(plan.order.get(d.name, ())) for d in problem.cluster.devices)])
-    x = transfers_of(problem.arrays, device)
-    rank = _ranks(problem, plan, x, device)
-    run = play(problem.arrays, device, np.array(order, np.int64), ptr.astype(np.int64), x, rank, True, True)
-    if run.done < len(index):
-        raise BaechiError(
-            "B403", f"the plan stops after {run.done} of {len(index)} ops: its orders wait for each other"
-        )
-    return _timeline(problem, device, np.array(order, np.int64), run, x)
+    return device, np.array(order, np.int64)
 
 
 def _ranks(problem: Problem, plan: Plan, x: Transfers, device: Ints) -> Ints:
