@@ -116,11 +116,10 @@ def begin(a: Arrays, home: Ints, waits: bool) -> State:
 @leaf
 def has_room(s: State, more: int) -> bool:
     """Whether `more` entries fit into the queues of every device."""
-    room = s.due.shape[1] - more - 2
     most = 0
     for p in range(len(s.running)):
         most = max(most, s.due[p, 0, 0] + s.open[p, 0, 0] + s.stuck_count[p])
-    return most <= room
+    return bool(most + more + 2 <= s.due.shape[1])
 
 
 @maker

@@ -16,8 +16,6 @@ are looked at again when they come to the top.
 
 from typing import NamedTuple
 
-import numpy as np
-
 from baechi.cost.jit import NONE, kernel, leaf
 from baechi.cost.problem import Arrays, Ints
 from baechi.placers.ledger import commit, finish
@@ -73,7 +71,8 @@ def list_schedule(a: Arrays, child: Ints, home: Ints, soft: bool) -> ListSchedul
         soft: at a dead end, place the op that goes least over a cap, and go on.
     """
     s = begin(a, home, bool((child >= 0).any()))
-    s = roomy(s, int(len(a.rank) - np.count_nonzero(s.waits)))
+    _wait_for_no_follower(a, s)
+    s = roomy(s, int((s.waits == 0).sum()))
     for i in range(len(a.rank)):
         if s.waits[i] == 0 and not s.follows[i]:
             announce(a, i, s)
@@ -84,6 +83,14 @@ def list_schedule(a: Arrays, child: Ints, home: Ints, soft: bool) -> ListSchedul
         s = roomy(s, more)
     placed, sent = s.tally[PLACED], s.tally[SENT]
     return ListSchedule(placed, s.tally[FORCED], s.device, s.sequence[:placed], s.sent[:sent])
+
+
+@leaf
+def _wait_for_no_follower(a: Arrays, s: State) -> None:
+    for i in range(len(a.rank)):
+        if s.follows[i]:
+            for k in range(a.rd_ptr[a.out_ptr[i]], a.rd_ptr[a.out_ptr[i + 1]]):
+                s.waits[a.rd_op[k]] -= 1
 
 
 @leaf

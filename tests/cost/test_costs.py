@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baechi.cost import CostTable, Problem, op_seconds
-from baechi.cost.compute import roofline_seconds
+from baechi.cost.compute import graph_seconds, roofline_seconds
 from baechi.cost.problem import LINK, TOKEN, UNLIMITED_CORES
 from baechi.errors import BaechiError
 from baechi.ir.cluster import Cluster, Device, Link
@@ -209,3 +209,18 @@ def test_links_that_cannot_be(link: Link) -> None:
     graph = Graph((Op("a", "op", outputs=(Tensor("x", 8),), seconds=1.0), Op("b", "op", ("x",), seconds=1.0)))
     with pytest.raises(BaechiError):
         _ = Problem(graph, Cluster((Device("d0", 100), Device("d1", 100)), link)).arrays
+
+
+@pytest.mark.parametrize("device", [GPU, Device("d", 1, speed=2.0), Device("c", 1, type="cpu", bytes_per_second=1e9)])
+def test_times_of_a_whole_graph_are_those_of_its_ops(device: Device) -> None:
+    ops = (
+        Op("a", "mm", flops=1e9, moved_bytes=10**6, key="a"),
+        Op("b", "mm", flops=1e9, arithmetic="float16"),
+        Op("c", "mm", flops=3e7, arithmetic="float64", key="c"),
+        Op("d", "view"),
+        Op("e", "op", seconds=2e-3, key="a"),
+    )
+    table = CostTable({"gpu": {"a": 7e-3}, "cpu": {"c": 1e-3}})
+    for measured in (None, table):
+        found = graph_seconds(Graph(ops), device, measured)
+        assert found.tolist() == [op_seconds(op, device, measured) for op in ops]
