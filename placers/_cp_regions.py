@@ -22,7 +22,7 @@ def regions(a: Arrays, most: int) -> Iterator[list[int]]:
         a: the problem.
         most: ops that a region may have.
     """
-    graph: "networkx.DiGraph[int]" = networkx.DiGraph()
+    graph: networkx.DiGraph[int] = networkx.DiGraph()
     graph.add_nodes_from(range(len(a.rank)))
     reader = np.repeat(np.arange(len(a.rank)), np.diff(a.in_ptr))
     graph.add_edges_from(zip(a.t_op[a.in_t].tolist(), reader.tolist(), strict=True))

@@ -70,6 +70,7 @@ class Search:
     exhausted: bool = field(init=False, default=False)
     least: Ints = field(init=False)
     pure: bool = field(init=False)
+    stopped: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.least = np.zeros((len(self.a.rank), len(self.a.rank)), np.int64)
@@ -93,7 +94,8 @@ class Search:
     def run(self) -> None:
         """Learn what parts of the graph tell, then solve all of it."""
         self._measure_regions()
-        self.improve()
+        if not self.stopped:
+            self.improve()
 
     def improve(self, runs: int = 1000) -> None:
         """Ask the solver for ever longer, each time with what the best schedule so far implies.
@@ -102,18 +104,16 @@ class Search:
             runs: how often at most.
         """
         work = _FIRST_RUN
-        for _ in range(runs):
+        for k in range(runs):
             if self.closed or self.effort.left <= 0:
                 return
             before = self.ticks
-            answer = self._ask(work)
-            if answer is None or answer.stopped:
+            moments_only = self.pure and k % 2 == 1  # the one finds more, the other proves more
+            answer = self._ask(work, moments_only)
+            self.stopped = answer is not None and answer.stopped
+            if answer is None or answer.stopped or (answer.ended and self.ticks == before and not moments_only):
                 return
-            if answer.ended and self.ticks == before:
-                if not self.pure:
-                    return
-                self.pure = False  # what takes no time may need a device after all
-            work *= 2 if self.ticks < before else 4
+            work *= 2 if self.ticks < before or moments_only else 4
 
     def _measure_regions(self) -> None:
         """Solve the parts with one entry and one exit, the smaller ones first: sums of them bound the whole."""
@@ -126,15 +126,18 @@ class Search:
             search = Search(part, alone, 0.0, 0, self.effort, None)
             search.least = self.least[np.ix_(ops, ops)]
             search.improve(runs=_RUNS_OF_A_REGION)
+            self.stopped = search.stopped
+            if self.stopped:
+                return
             ends = int(part.ticks[0].max() + part.ticks[-1].max())
             self.least[ops[0], ops[-1]] = max(0, search.bound - ends)
 
-    def _ask(self, work: float) -> Answer | None:
+    def _ask(self, work: float, moments_only: bool) -> Answer | None:
         """One run for schedules that are better than the best; None when windows alone refute them."""
         most = self.ticks - 1 if self.excess == 0 else _longest(self.a)
         net = net_of(self.a, most, self.least)
         horizon = most // net.unit
-        model = self._model(net, horizon)
+        model = self._model(net, horizon, moments_only)
         if model is None:
             self._prove(None, horizon, net)
             return None
@@ -152,7 +155,7 @@ class Search:
         self._prove(answer.bound, horizon, net)
         return answer
 
-    def _model(self, net: Net, horizon: int) -> Latency | Load | Machines | None:
+    def _model(self, net: Net, horizon: int, moments_only: bool) -> Latency | Load | Machines | None:
         low = self.bound // net.unit
         if self.a.objective != LATENCY:
             label = np.array(net.group, np.int64)
@@ -163,7 +166,7 @@ class Search:
         w = windows(net, horizon)
         if w is None:
             return None
-        if self.pure:
+        if moments_only:
             return Machines(net, w, low)
         model = Latency(Placement(net, w.label, w.allowed), w, low)
         if can_bind(self.a):

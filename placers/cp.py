@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -56,7 +57,8 @@ def solve_exact(
 
     effort = Effort(time.monotonic() + seconds, workers or os.cpu_count() or 1, seed)
     search = Search(a, start, gap, bound, effort, on_progress)
-    search.run()
+    with suppress(KeyboardInterrupt):
+        search.run()
     return search.proof
 
 
