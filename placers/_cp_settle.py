@@ -119,8 +119,8 @@ def _between(u: int, v: int, ticks: Ints, lag: Ints, far: Ints, devices: int) ->
     for w in range(len(ticks)):
         if lag[u, w] >= 0 and lag[w, v] >= 0:
             work += ticks[w]
-            first = far[u, w] if first < 0 else min(first, far[u, w])
-            last = far[w, v] if last < 0 else min(last, far[w, v])
+            first = int(far[u, w]) if first < 0 else min(first, int(far[u, w]))
+            last = int(far[w, v]) if last < 0 else min(last, int(far[w, v]))
     lost = max(0, first) + max(0, last)
     return int(min(work, -(-(work + (devices - 1) * lost) // devices)))
 
@@ -139,8 +139,8 @@ def _before(v: int, head: Ints, ticks: Ints, lag: Ints, far: Ints, devices: int)
         if after < 0:
             break
         work += ticks[w]
-        last = far[w, v] if last < 0 else min(last, far[w, v])
-        release = head[w] if release < 0 else min(release, head[w])
+        last = int(far[w, v]) if last < 0 else min(last, int(far[w, v]))
+        release = int(head[w]) if release < 0 else min(release, int(head[w]))
         alone = work + after
         start = max(start, release + min(alone, -(-(alone + (devices - 1) * last) // devices)))
     return int(start)
