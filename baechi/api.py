@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from baechi.config import parse_cluster
 from baechi.cost import CostTable, Problem
 from baechi.decorator import decorate
-from baechi.errors import BaechiError
+from baechi.errors import BaechiError, Infeasible
 from baechi.ir.cluster import UNLIMITED_BYTES, Cluster, Device
 from baechi.ir.graph import Graph
-from baechi.ir.plan import Plan
+from baechi.ir.plan import Objective, Plan
 from baechi.ir.verify import verify
-from baechi.placers import Single, get_placer, make_plan
-from baechi.planned import ModelPlan, capture_model, kind_of_call, pinned, timeline_of
+from baechi.placers import Progress, Single, get_placer, make_plan
+from baechi.placers.trade import lighter
+from baechi.planned import ModelPlan, capture_model, conformed, kind_of_call, pinned, sensitivity_of, timeline_of
 
 if TYPE_CHECKING:
     import torch
@@ -21,9 +22,20 @@ if TYPE_CHECKING:
     from baechi.backends.pytorch.placed import Planner
     from baechi.frontends.pytorch import TorchProgram
 
-__all__ = ["ModelPlan", "dynamo_backend", "pinned", "place", "place_graph", "plan", "resolve", "timeline_of"]
+__all__ = [
+    "ModelPlan",
+    "dynamo_backend",
+    "pinned",
+    "place",
+    "place_graph",
+    "place_lighter",
+    "plan",
+    "resolve",
+    "sensitivity_of",
+    "timeline_of",
+]
 
-_PLACE_OPTIONS = ("cluster", "placer", "seed", "table")
+_PLACE_OPTIONS = ("cluster", "placer", "seed", "table", "objective", "budget", "recompute", "offload")
 
 
 def plan(
@@ -35,10 +47,15 @@ def plan(
     target: Any = None,
     optimizer: Any = None,
     optimizer_options: Mapping[str, Any] | None = None,
+    microbatches: int = 1,
     cluster: str | Cluster = "local",
     placer: str = "auto",
     seed: int = 0,
     table: CostTable | None = None,
+    objective: Objective = "latency",
+    budget: float | None = None,
+    recompute: str = "off",
+    offload: str = "off",
 ) -> "ModelPlan":
     """Capture a training step of a model and place it.
 
@@ -51,10 +68,17 @@ def plan(
         target: an example of the loss's second argument.
         optimizer: a `torch.optim` name, class or instance; None when your own loop has one.
         optimizer_options: its options.
+        microbatches: into how many the batch is split, so that devices work as a pipeline; gradients add up
+            as in a plain loop over the parts, each with its loss over `microbatches`. Needs a loss.
         cluster: devices, such as ``4x2GiB``, ``2xrtx2080``, a TOML file or a `Cluster`.
         placer: name of a placer.
         seed: of its random choices.
         table: measured op times.
+        objective: ``latency``, the time of one step, or ``throughput``, the highest load of a device.
+        budget: seconds that ``auto`` may search.
+        recompute: which activations may be made again for the backward pass: ``off``, ``auto`` (as many as it
+            takes to fit), or a pattern of module paths such as ``layers.*``.
+        offload: whether activations may wait in the host's memory: ``off`` or ``auto``.
 
     Returns:
         The plan, which can be applied to the model.
@@ -79,9 +103,22 @@ def plan(
         optimizer=optimizer,
         optimizer_options=optimizer_options,
         keep_gradients=optimizer is None,
+        microbatches=microbatches,
     )
     devices = parse_cluster(cluster) if isinstance(cluster, str) else cluster
-    made = place_graph(program.graph, devices, placer, seed=seed, table=table)
+    options = {} if budget is None else {"budget": budget}
+    graph, made = place_lighter(
+        program.graph,
+        devices,
+        placer,
+        options=options,
+        seed=seed,
+        table=table,
+        objective=objective,
+        recompute=recompute,
+        offload=offload,
+    )
+    program = conformed(program, graph)
     return ModelPlan(made, program, table, None if program.has_loss else kind_of_call(model, args, kwargs or {}))
 
 
@@ -93,14 +130,55 @@ def place_graph(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     table: CostTable | None = None,
+    objective: Objective = "latency",
+    show: Callable[[Progress], None] | None = None,
 ) -> Plan:
-    """Place a graph and verify the plan; see `plan` for arguments and errors."""
-    problem = Problem(graph, resolve(graph, cluster, table), table)
-    made = make_plan(get_placer(placer, **(options or {})), problem, seed)
+    """Place a graph and verify the plan; see `plan` for arguments and errors.
+
+    Args:
+        options: of the placer.
+        show: called now and then while a placer searches.
+    """
+    problem = Problem(graph, resolve(graph, cluster, table), table, objective)
+    made = make_plan(get_placer(placer, **(options or {})), problem, seed, show)
+    _check(graph, made, placer)
+    return made
+
+
+def place_lighter(
+    graph: Graph,
+    cluster: Cluster,
+    placer: str = "auto",
+    *,
+    recompute: str = "off",
+    offload: str = "off",
+    objective: Objective = "latency",
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    table: CostTable | None = None,
+    show: Callable[[Progress], None] | None = None,
+) -> tuple[Graph, Plan]:
+    """Place a graph that may be recomputed and offloaded; returns the graph that the plan is for."""
+    if recompute == offload == "off":
+        try:
+            return graph, place_graph(
+                graph, cluster, placer, options=options, seed=seed, table=table, objective=objective, show=show
+            )
+        except Infeasible as error:
+            if error.proved:
+                raise
+            more = "; recomputation and offloading need less too, and more time: --recompute auto, --offload auto"
+            raise Infeasible(error.code, error.what, help=error.help + more, proved=False) from None
+    problem = Problem(graph, resolve(graph, cluster, table), table, objective)
+    found = lighter(problem, get_placer(placer, **(options or {})), recompute=recompute, offload=offload, seed=seed)
+    _check(found.graph, found.plan, placer)
+    return found.graph, found.plan
+
+
+def _check(graph: Graph, made: Plan, placer: str) -> None:
     broken = verify(graph, made)
     if broken:
         raise AssertionError(f"placer '{placer}' made a plan that breaks its contract: {'; '.join(broken)}")
-    return made
 
 
 def resolve(graph: Graph, cluster: Cluster, table: CostTable | None = None) -> Cluster:
@@ -126,7 +204,8 @@ def place(target: Any = None, **options: Any) -> Any:
 
     Args:
         target: the module or class; a function runs with the modules among its arguments placed.
-        options: ``cluster``, ``placer``, ``seed`` and ``table`` as for `plan`; ``pin``, the path of a
+        options: ``cluster``, ``placer``, ``seed``, ``table``, ``objective``, ``budget``, ``recompute`` and
+            ``offload`` as for `plan`; ``pin``, the path of a
             saved plan, or of several, of which one must match.
 
     Raises:

@@ -177,7 +177,8 @@ def _free_bytes() -> int:
 
 
 def _preset_kind(preset: Preset) -> _Kind:
-    fields = ("memory_bytes", "backend", "flops_per_second", "bytes_per_second", "launch_seconds", "efficiency")
+    rates = ("flops_per_second", "bytes_per_second", "host_bytes_per_second", "launch_seconds", "efficiency")
+    fields = ("memory_bytes", "backend", *rates)
     device = Device("", type=preset.name, **{name: getattr(preset, name) for name in fields})
     return _Kind(device, preset.link, preset.board)
 

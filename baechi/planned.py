@@ -1,7 +1,7 @@
 """A plan of a captured model: saved, checked against the model, and put to use."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,9 @@ from baechi.ir.graph import Graph
 from baechi.ir.json import read_plan, write_plan
 from baechi.ir.plan import Plan
 from baechi.ir.timeline import Timeline
+from baechi.passes.lighten import Lighten
 from baechi.sim import simulate
+from baechi.sim.perturb import Sensitivity, sensitivity
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +23,17 @@ if TYPE_CHECKING:
     from baechi.backends.pytorch.workers.training import Training
     from baechi.frontends.pytorch import TorchProgram
 
-__all__ = ["ModelPlan", "capture_model", "kind_of_call", "pinned", "timeline_of"]
+__all__ = ["ModelPlan", "capture_model", "conformed", "kind_of_call", "pinned", "sensitivity_of", "timeline_of"]
 
 
 def timeline_of(graph: Graph, made: Plan, table: CostTable | None = None) -> Timeline:
     """What the simulator expects of a plan, op by op."""
     return simulate(Problem(graph, made.cluster, table), made)
+
+
+def sensitivity_of(graph: Graph, made: Plan, spread: float, table: CostTable | None = None) -> Sensitivity:
+    """What a plan is worth when all costs are wrong by up to `spread`; see `baechi.sim.perturb.sensitivity`."""
+    return sensitivity(Problem(graph, made.cluster, table, made.objective), made, spread, seed=made.seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +136,10 @@ def _matching(
     """The model captured for these inputs, with the plan that is for it."""
     program = capture_model(model, args, kwargs, keep_gradients=True)
     for made in plans:
-        if made.graph == program.graph.digest:
-            return ModelPlan(made, program)
+        with suppress(BaechiError):  # names of another step
+            found = conformed(program, Lighten.of(made.target)(program.graph))
+            if made.graph == found.graph.digest:
+                return ModelPlan(made, found)
     raise BaechiError(
         "B402",
         f"{name} is for another step than this one",
@@ -152,6 +161,13 @@ def capture_model(model: "torch.nn.Module", *args: Any, loss: Any = None, **kwar
         program = capture(model, *args, loss=loss, **kwargs)
         # A result of a class that torch did not know of hid its tensors from the first capture.
         return capture(model, *args, loss=loss, **kwargs) if open_objects(program.fixed) else program
+
+
+def conformed(program: "TorchProgram", graph: Graph) -> "TorchProgram":
+    """The program of a graph that was recomputed or offloaded."""
+    from baechi.frontends.pytorch import conform
+
+    return conform(program, graph)
 
 
 def kind_of_call(model: "torch.nn.Module", args: Sequence[Any], kwargs: Mapping[str, Any]) -> object:

@@ -30,6 +30,7 @@ class Preset:
         efficiency: the share of the peak rate that a large kernel reaches.
         link: how it is joined to others.
         board: a computer of its own, rather than a card in one.
+        host_bytes_per_second: of its link to the memory of its machine; 0 for a board, whose memory that is.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Preset:
     efficiency: float
     link: Link
     board: bool = False
+    host_bytes_per_second: float = 0.0
 
 
 @cache
@@ -59,6 +61,8 @@ def presets() -> dict[str, Preset]:
 
 def _preset(name: str, entry: Mapping[str, Any], links: Mapping[str, Link]) -> Preset:
     rest = {key: value for key, value in entry.items() if key not in ("memory", "link")}
+    if not entry.get("board"):
+        rest.setdefault("host_bytes_per_second", links[entry["link"]].bytes_per_second)
     return Preset(name=name, memory_bytes=parse_bytes(entry["memory"]), link=links[entry["link"]], **rest)
 
 

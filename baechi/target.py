@@ -5,7 +5,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from baechi.errors import BaechiError
 from baechi.frontends.workload import Defaults, read_expert, read_target, with_expert
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op
+from baechi.passes.lighten import Lighten
+from baechi.passes.microbatch import microbatches as unrolled
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Target", "load_target"]
 
-_FORMS = "write models:NAME, package.module:callable or FILE.json"
+_FORMS = "write models:NAME, package.module:callable, FILE.json or FILE.stg"
 _FIELDS = ("module", "args", "kwargs", "target", "loss", "optimizer", "optimizer_options", "expert")
 
 
@@ -61,17 +63,25 @@ class Target:
         description: plain data from which `load_target` loads it again.
         read: makes the graph of a file.
         job: the step to capture; None for a file.
+        microbatches: into how many copies the step is unrolled.
+        lighten: what of it is recomputed and offloaded.
     """
 
     description: Mapping[str, Any]
     read: Callable[[], tuple[Graph, Defaults]] | None = None
     job: Job | None = None
+    microbatches: int = 1
+    lighten: Lighten = field(default_factory=Lighten)
 
     @cached_property
     def graph(self) -> Graph:
         """The graph, captured or read."""
-        graph = self.program.graph if self.job is not None else self._file[0]
+        graph = self.program.graph if self.job is not None else self._of_file
         return replace(graph, meta={**graph.meta, "target": dict(self.description)})
+
+    @property
+    def _of_file(self) -> Graph:
+        return self.lighten(unrolled(self._file[0], self.microbatches))
 
     @cached_property
     def defaults(self) -> Defaults:
@@ -100,10 +110,10 @@ class Target:
             raise BaechiError(
                 "B603", f"'{self.name}' is a file of costs, not code", help="name a model to run: models:inception_v3"
             )
-        from baechi.frontends.pytorch import build_meta, capture
+        from baechi.frontends.pytorch import build_meta, capture, conform
 
         job = self.job
-        return capture(
+        program = capture(
             build_meta(job.build),
             job.args,
             job.kwargs,
@@ -112,7 +122,13 @@ class Target:
             optimizer=job.optimizer,
             optimizer_options=job.optimizer_options,
             name=self.name,
+            microbatches=self.microbatches,
         )
+        return conform(program, self.lighten(program.graph))
+
+    def lightened(self, lighten: Lighten) -> "Target":
+        """The same step with more recomputed and offloaded, by the names of its plain ops and tensors."""
+        return replace(self, description={**self.description, **lighten.described}, lighten=lighten)
 
     def with_expert(self, devices: int) -> Graph:
         """The graph with the split that the model's author or an expert gives for so many devices."""
@@ -133,6 +149,7 @@ def load_target(
     options: Mapping[str, Any] | None = None,
     ignore_colocation: bool = False,
     expert: str | None = None,
+    microbatches: int = 1,
 ) -> Target:
     """Find what `text` names; nothing is captured or read yet.
 
@@ -140,11 +157,12 @@ def load_target(
         text: ``models:inception_v3``; ``package.module:callable``, whose callable (called with
             ``batch=`` if it takes that) returns a `ModelSpec`, a ``(module, args)`` pair or a dict
             with ``module``, ``args``, ``kwargs``, ``target``, ``loss``, ``optimizer``,
-            ``optimizer_options``, ``expert``; or a JSON file.
+            ``optimizer_options``, ``expert``; or a JSON or STG file.
         batch: batch size of a model.
         options: the model's own options.
         ignore_colocation: drop a file's colocation groups.
         expert: a file with an expert's split, for a file target.
+        microbatches: into how many copies the step is unrolled.
 
     Raises:
         BaechiError: B101 to B106 when there is no such target, B109 when a person's own code raises.
@@ -153,14 +171,16 @@ def load_target(
         >>> load_target("models:mlp", batch=4).description
         {'name': 'mlp', 'target': 'models:mlp', 'batch': 4}
     """
-    description: dict[str, Any] = {"target": text}
-    if text.endswith(".json") or Path(text).is_file():
+    if microbatches < 1:
+        raise BaechiError("B102", f"{microbatches} is no number of micro-batches", help="a whole number from 1 on")
+    description: dict[str, Any] = {"target": text} | ({"microbatches": microbatches} if microbatches > 1 else {})
+    if text.endswith((".json", ".stg")) or Path(text).is_file():
         description |= {"name": Path(text).stem, "target": str(Path(text).resolve())}
         if ignore_colocation:
             description["ignore_colocation"] = True
         if expert:
             description["expert"] = expert
-        return Target(description, _reader(text, ignore_colocation, expert))
+        return Target(description, _reader(text, ignore_colocation, expert), microbatches=microbatches)
     where, _, name = text.partition(":")
     if not name:
         raise BaechiError("B106", f"'{text}' is no target", help=_FORMS)
@@ -171,7 +191,7 @@ def load_target(
     description = {"name": name, **description} | ({"batch": batch} if batch else {})
     if options:
         description["options"] = dict(options)
-    return Target(description, job=_job(spec, text, batch))
+    return Target(description, job=_job(spec, text, batch), microbatches=microbatches)
 
 
 def _owner(op: Op) -> str:

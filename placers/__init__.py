@@ -6,9 +6,13 @@ from baechi.placers.check import check_placer
 from baechi.placers.cp import Exact
 from baechi.placers.etf import Etf
 from baechi.placers.fixed import Contiguous, Expert, RoundRobin, Single
+from baechi.placers.heft import Heft
+from baechi.placers.metis import Metis
+from baechi.placers.pipeline import Pipeline
 from baechi.placers.portfolio import Auto
 from baechi.placers.sct import Sct
 from baechi.placers.topo import Topo
+from baechi.placers.watch import Progress
 
 __all__ = [
     "PLACERS",
@@ -17,7 +21,11 @@ __all__ = [
     "Etf",
     "Exact",
     "Expert",
+    "Heft",
+    "Metis",
+    "Pipeline",
     "Placer",
+    "Progress",
     "RoundRobin",
     "Sct",
     "Single",
@@ -28,7 +36,8 @@ __all__ = [
 ]
 
 PLACERS: dict[str, type[Placer]] = {
-    placer.name: placer for placer in (Topo, Etf, Sct, Single, Contiguous, RoundRobin, Expert, Auto, Exact)
+    placer.name: placer
+    for placer in (Topo, Etf, Sct, Heft, Metis, Single, Contiguous, Pipeline, RoundRobin, Expert, Auto, Exact)
 }
 
 

@@ -18,7 +18,9 @@ _MOST_BYTES = 1 << 24
 
 def can_bind(a: Arrays) -> bool:
     """Whether some schedule might exceed a cap: all tensors and copies of them on one device do."""
-    everything = a.persistent.sum() + a.t_size.sum() + a.t_bytes.sum() + a.temp.max(initial=0)
+    everything = (
+        a.persistent.sum() + a.t_size.sum() + a.t_bytes.sum() + a.t_packed.sum() * len(a.cap) + a.temp.max(initial=0)
+    )
     return bool(everything > a.cap.min())
 
 

@@ -20,7 +20,7 @@ from baechi.sim.evaluate import Schedule, evaluate, score
 __all__ = ["Progress", "Proof", "Search"]
 
 Progress = Callable[[int, int], None]
-"""Told the objective of the best schedule and the bound, in ticks."""
+"""Told the objective of the best schedule that fits and the bound, in ticks."""
 
 _FIRST_RUN = 1.0  # in the solver's deterministic time, a second or two
 _ALONE = 4.0  # runs up to this length have one thread, and so the same end each time
@@ -195,7 +195,7 @@ class Search:
             self._tell()
 
     def _tell(self) -> None:
-        if self.on_progress is not None:
+        if self.on_progress is not None and self.excess == 0:
             self.on_progress(self.ticks, self.bound)
 
 

@@ -134,7 +134,8 @@ def _before(v: int, head: Ints, ticks: Ints, lag: Ints, far: Ints, devices: int)
         after_of[w] = -lag[w, v]
     _sort(after_of, ops, order)
     start, work, last, release = 0, 0, -1, -1
-    for w in order:
+    for at in order:
+        w = int(at)
         after = lag[w, v]
         if after < 0:
             break
@@ -156,7 +157,8 @@ def _fits_over_all(head: Ints, ticks: Ints, tail: Ints, devices: int, horizon: i
     _sort(minus, ops, by_tail)
     for release in head:
         work = 0
-        for i in by_tail:
+        for at in by_tail:
+            i = int(at)
             if head[i] >= release:
                 work += ticks[i]
                 if release + tail[i] + -(-work // devices) > horizon:

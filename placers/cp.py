@@ -15,6 +15,7 @@ from baechi.placers._cp_coarse import drawn_together
 from baechi.placers.base import Placer, Solution
 from baechi.placers.portfolio import Auto
 from baechi.placers.variants import Variant
+from baechi.placers.watch import Watch
 from baechi.sim.evaluate import Schedule
 
 if TYPE_CHECKING:
@@ -86,27 +87,44 @@ class Exact(Placer):
 
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """What it finds for the problem as it is."""
-        yield self.solve(problem, (Variant.plain(problem),), seed).schedule
+        yield self.solve(problem, (Variant.plain(problem),), seed, Watch()).schedule
 
-    def solve(self, problem: Problem, views: Sequence[Variant], seed: int) -> Solution:
+    def solve(self, problem: Problem, views: Sequence[Variant], seed: int, watch: Watch) -> Solution:
         """The best schedule, and the bound that the search has proved.
 
         Raises:
             Infeasible: B501 when it proves that no plan fits, B502 when it found none.
         """
-        start, failure = self._start(problem, views, seed)
+        start, failure = self._start(problem, views, seed, watch)
         a = problem.arrays
         small = a if self._is_small(a) else drawn_together(a, start, self.groups)
         if len(a.rank) > _OPS_PER_GROUP * self.groups and a.objective == LATENCY:
             if failure is not None:
                 raise failure
             return Solution(start)
-        proof = solve_exact(small, start, seconds=self.seconds, gap=self.gap, workers=self.workers, seed=seed)
-        if proof.feasible and small is not a:
+        whole = small is a
+
+        def tell(ticks: int, bound: int) -> None:
+            if whole:
+                watch.prove(bound)
+            watch.note((0, ticks))
+
+        left = watch.seconds_left
+        proof = solve_exact(
+            small,
+            start,
+            seconds=self.seconds if left is None else min(self.seconds, left),
+            gap=max(self.gap, watch.gap),
+            workers=self.workers,
+            seed=seed,
+            bound=watch.bound,
+            on_progress=tell,
+        )
+        if proof.feasible and not whole:
             return Solution(proof.schedule)
         if proof.feasible:
             return Solution(proof.schedule, {"constraint programme": proof.bound})
-        if proof.proved and small is a:
+        if proof.proved and whole:
             raise Infeasible(
                 "B501", "no plan fits: no way to spread what persists and what is made", help=_MORE_MEMORY, proved=True
             )
@@ -116,10 +134,12 @@ class Exact(Placer):
         """Whether all groups can be moved; loads take a smaller programme than moments."""
         return len(a.group_ptr) - 1 <= self.groups * (1 if a.objective == LATENCY else _LOADS)
 
-    def _start(self, problem: Problem, views: Sequence[Variant], seed: int) -> tuple[Schedule, Infeasible | None]:
+    def _start(
+        self, problem: Problem, views: Sequence[Variant], seed: int, watch: Watch
+    ) -> tuple[Schedule, Infeasible | None]:
         """What `auto` finds, or, when it finds nothing that fits, everything on the largest device, and why."""
         try:
-            return Auto().solve(problem, views, seed).schedule, None
+            return Auto().solve(problem, views, seed, watch).schedule, None
         except Infeasible as error:
             largest = int(problem.arrays.cap.argmax())
             return Schedule(np.full(len(problem.graph), largest, np.int64), problem.arrays.order), error

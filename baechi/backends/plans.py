@@ -40,5 +40,5 @@ def plan_in_program_order(graph: Graph, device: Mapping[str, str], cluster: Clus
         order={name: tuple(ops) for name, ops in order.items()},
         transfers=tuple(transfers),
         predicted=Prediction(0.0, {}),
-        bounds=Bounds(0.0, 0.0),
+        bounds=Bounds(),
     )

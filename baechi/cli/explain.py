@@ -57,7 +57,7 @@ def _to_dict(graph: "Graph", plan: "Plan", explanation: "Explanation") -> dict[s
         "graph": {"digest": plan.graph, "target": dict(plan.target)},
         "sentence": sentence(plan, explanation),
         "step_seconds": explanation.step_seconds,
-        "bounds": {"step_seconds": bound.step_seconds, "critical_path": bound.critical_path, "work": bound.work},
+        "bounds": bound.to_dict(),
         "critical_path": {
             "compute_seconds": {s.name: s.amount for s in path.compute},
             "transfer_seconds": path.transfer,

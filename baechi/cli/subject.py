@@ -65,6 +65,7 @@ def target_of(args: argparse.Namespace) -> "Target":
         options=pairs(args.set, "--set"),
         ignore_colocation=args.ignore_colocation,
         expert=args.expert,
+        microbatches=args.microbatches,
     )
 
 
@@ -206,24 +207,29 @@ def named_target(plan: "Plan") -> "Target":
     Raises:
         BaechiError: B406 when the plan does not say where its graph is from.
     """
+    from baechi.passes.lighten import Lighten
     from baechi.target import load_target
 
     known = plan.target
     text, batch, options, expert = (known.get(k) for k in ("target", "batch", "options", "expert"))
+    microbatches = known.get("microbatches", 1)
     good = isinstance(text, str) and isinstance(batch, int | None) and isinstance(options, dict | None)
+    good = good and isinstance(microbatches, int)
     if not (good and isinstance(expert, str | None)):
         raise BaechiError(
             "B406",
             f"the plan for '{known.get('name', 'graph')}' does not say where its graph is from",
             help="it was made by Python code: use it there, by ModelPlan.pinned()",
         )
-    return load_target(
+    target = load_target(
         str(text),
         batch=batch,
         options=options,
         ignore_colocation=bool(known.get("ignore_colocation")),
         expert=expert,
+        microbatches=microbatches,
     )
+    return target.lightened(Lighten.of(known))
 
 
 def saved_target(plan: "Plan") -> "Target":

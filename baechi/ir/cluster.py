@@ -30,6 +30,8 @@ class Device:
         backend: ``cpu`` or ``cuda``: what runs its ops.
         flops_per_second: peak rate by kind of arithmetic, such as ``float32``.
         bytes_per_second: bandwidth of its own memory.
+        host_bytes_per_second: rate at which it copies to and from the memory of its machine, where that is
+            slower than its own; 0 when it has no memory beside that, so that nothing can be offloaded.
         launch_seconds: overhead of starting one op.
         efficiency: the share of the peak rate that a large kernel reaches.
         speed: factor on declared op times (`Op.seconds`): 2.0 halves them.
@@ -44,6 +46,7 @@ class Device:
     backend: str = "cpu"
     flops_per_second: Mapping[str, float] = field(default_factory=dict)
     bytes_per_second: float = float("inf")
+    host_bytes_per_second: float = float("inf")
     launch_seconds: float = 0.0
     efficiency: float = 1.0
     speed: float = 1.0
@@ -116,6 +119,8 @@ class Cluster:
                 raise BaechiError("B304", f"device '{device.name}' has {device.threads} threads")
             if not (all(rate > 0 for rate in rates) and 0 <= device.launch_seconds < math.inf):
                 raise BaechiError("B304", f"device '{device.name}' has a rate that is not above 0")
+            if not device.host_bytes_per_second >= 0:
+                raise BaechiError("B304", f"device '{device.name}' has a link to its host that is below 0")
         for link in (self.link, *self.links.values()):
             if not (0 <= link.latency_seconds < math.inf and link.bytes_per_second > 0):
                 raise BaechiError("B304", f"{link} is no link", help="a latency of at least 0, a bandwidth above 0")

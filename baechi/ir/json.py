@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +94,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
             "peak_bytes": dict(plan.predicted.peak_bytes),
             "load_seconds": dict(plan.predicted.load_seconds),
         },
-        "bounds": {
-            "step_seconds": plan.bounds.step_seconds,
-            **{f.name: getattr(plan.bounds, f.name) for f in fields(Bounds)},
-        },
+        "bounds": plan.bounds.to_dict(),
         "seed": plan.seed,
         "version": plan.version,
         "objective": plan.objective,
@@ -159,7 +155,7 @@ def _plan(entry: Entry) -> Plan:
             {d: peak.integer() for d, peak in predicted.at("peak_bytes").entries()},
             {d: load.number() for d, load in loads.entries()} if loads else {},
         ),
-        bounds=Bounds(**{f.name: entry.at("bounds").at(f.name).number() for f in fields(Bounds)}),
+        bounds=_bounds(entry.at("bounds")),
         seed=entry.at("seed").integer(),
         version=entry.at("version").text(),
         objective=_objective(objective) if objective else "latency",
@@ -173,6 +169,10 @@ def _objective(entry: Entry) -> Objective:
     if entry.value not in OBJECTIVES:
         raise entry.expected("one of: " + ", ".join(OBJECTIVES))
     return OBJECTIVES[OBJECTIVES.index(entry.value)]
+
+
+def _bounds(entry: Entry) -> Bounds:
+    return Bounds({name: e.number() for name, e in entry.entries() if name != "step_seconds"})
 
 
 def _transfer(entry: Entry) -> TransferKey:

@@ -20,9 +20,12 @@ class Tensor:
         dtype: its element type, such as ``float32``.
         alias_of: the tensor whose storage it shares (a view, or the result of an in-place op);
             it needs no memory of its own on the device where it is made.
-        held: how many of its bytes its op's `persistent_bytes` hold already (a parameter: all).
+        held: how many of its bytes its op's `persistent_bytes` hold already (a parameter: all), or lie in
+            the memory of the host rather than of the device (an offloaded tensor: all).
         seconds: the time of one transfer, when it is declared rather than left to the link.
         keep: a result of the step, so alive until the step ends.
+        scattered: a view whose elements lie apart in memory; each transfer of it sends a dense copy, which
+            takes `nbytes` where it is made, from then until the transfer has ended.
     """
 
     name: str
@@ -33,6 +36,12 @@ class Tensor:
     held: int = 0
     seconds: float | None = None
     keep: bool = False
+    scattered: bool = False
+
+    @property
+    def packed_bytes(self) -> int:
+        """Memory that each transfer of it takes where it is made."""
+        return self.nbytes if self.scattered else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,9 @@ class Op:
         forward: name of the forward op that it belongs to (its twin), for backward and update ops.
         key: what a measured time is filed under: op, shapes, dtypes.
         expert: index of the device that an expert's split gives it.
+        copy: index of the micro-batch that it works on, when the step is unrolled into several; copies
+            of one op share a colocation group.
+        draws: whether it takes random numbers, so that running it twice gives two results.
     """
 
     name: str
@@ -79,3 +91,5 @@ class Op:
     forward: str | None = None
     key: str = ""
     expert: int | None = None
+    copy: int | None = None
+    draws: bool = False

@@ -47,17 +47,28 @@ class Bounds:
     """Times that no plan on this cluster can beat.
 
     Attributes:
-        critical_path: the longest chain of ops, each on its fastest device, transfers free.
-        work: all work spread perfectly over all devices.
+        proofs: seconds by the name of the argument, such as "critical path" or "work".
+
+    Example:
+        >>> Bounds({"critical path": 8.0, "work": 6.0}).best
+        'critical path'
     """
 
-    critical_path: float
-    work: float
+    proofs: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def step_seconds(self) -> float:
-        """The best of the bounds."""
-        return max(self.critical_path, self.work)
+        """The best of the bounds, 0 without any."""
+        return max(self.proofs.values(), default=0.0)
+
+    @property
+    def best(self) -> str:
+        """The name of the best bound, of equals the first; empty without any."""
+        return max(self.proofs, key=self.proofs.__getitem__, default="")
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain data: the best bound as ``step_seconds``, then each by its name."""
+        return {"step_seconds": self.step_seconds, **self.proofs}
 
 
 @dataclass(frozen=True, eq=False)

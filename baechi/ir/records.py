@@ -52,6 +52,7 @@ _TENSOR: Readers = {
     "held": Entry.integer,
     "seconds": _optional(Entry.number),
     "keep": Entry.flag,
+    "scattered": Entry.flag,
 }
 _OP: Readers = {
     "name": Entry.text,
@@ -72,6 +73,8 @@ _OP: Readers = {
     "forward": _optional(Entry.text),
     "key": Entry.text,
     "expert": _optional(Entry.integer),
+    "copy": _optional(Entry.integer),
+    "draws": Entry.flag,
 }
 _LINK: Readers = {"latency_seconds": _cost, "bytes_per_second": _rate}
 _DEVICE: Readers = {
@@ -82,6 +85,7 @@ _DEVICE: Readers = {
     "backend": Entry.text,
     "flops_per_second": lambda entry: {kind: _rate(e) for kind, e in entry.entries()},
     "bytes_per_second": _rate,
+    "host_bytes_per_second": _cost,
     "launch_seconds": _cost,
     "efficiency": _rate,
     "speed": _rate,

@@ -4,8 +4,11 @@ from baechi.passes.base import Pass, Pipeline, run, violations
 from baechi.passes.coarsen import Coarse, fuse
 from baechi.passes.colocate import Colocate, colocate
 from baechi.passes.coplace import CoPlace, co_place
+from baechi.passes.microbatch import microbatches
+from baechi.passes.offload import offload, offloadable
 from baechi.passes.phases import follow, forward_only, hosts
 from baechi.passes.prune import Prune, prune
+from baechi.passes.recompute import recompute, repeatable
 
 __all__ = [
     "CoPlace",
@@ -20,7 +23,12 @@ __all__ = [
     "forward_only",
     "fuse",
     "hosts",
+    "microbatches",
+    "offload",
+    "offloadable",
     "prune",
+    "recompute",
+    "repeatable",
     "run",
     "violations",
 ]

@@ -91,9 +91,9 @@ class _Contraction:
             for j in (*(index[graph.producer[name].name] for name in op.inputs), *(index[a] for a in op.after)):
                 self.out[j][i] = None
                 self.into[i][j] = None
-        self.constant = [False] * n  # there from the start, so that nothing waits for it
+        self.ready = [False] * n  # there from the start wherever its group is, so that nothing there waits for it
         for i in graph.order:
-            self.constant[i] = self.work[i] == 0.0 and all(self.constant[j] for j in self.into[i])
+            self.ready[i] = self.work[i] == 0.0 and all(self._is_ready_for(j, i) for j in self.into[i])
         self.queue = deque((j, i) for i in graph.order for j in self.into[i])
 
     def find(self, i: int) -> int:
@@ -115,11 +115,12 @@ class _Contraction:
         if not (only_reader or only_source):
             return False
         read_elsewhere = 0.0 if only_reader else self.work[v]
-        waits_longer = self.work[u] if any(self._can_be_late(x, v) for x in self.into[v] if x != u) else 0.0
+        waits_longer = 0.0 if all(self._is_ready_for(x, v) for x in self.into[v] if x != u) else self.work[u]
         return max(read_elsewhere, waits_longer) <= self.delay_seconds
 
-    def _can_be_late(self, x: int, v: int) -> bool:
-        return not (self.constant[x] and self.key[x][0] == self.key[v][0])
+    def _is_ready_for(self, x: int, v: int) -> bool:
+        """Whether `v` never waits for `x`: not even a transfer, as one from another group would need."""
+        return self.ready[x] and self.key[x][0] == self.key[v][0]
 
     def _contract(self, u: int, v: int) -> None:
         """Make one node of `u` and `v`; queue the edges that this may have made contractible."""
@@ -127,7 +128,7 @@ class _Contraction:
         keep, gone = (u, v) if self._degree(u) >= self._degree(v) else (v, u)
         self.parent[gone] = keep
         self.work[keep] += self.work[gone]
-        self.constant[keep] = self.constant[keep] and self.constant[gone]
+        self.ready[keep] = self.ready[keep] and self.ready[gone]
         for x in self.out[gone]:
             del self.into[x][gone]
             if keep in self.into[x] and len(self.into[x]) == 1:

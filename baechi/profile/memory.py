@@ -98,6 +98,8 @@ class _Tracker:
 
     def __init__(self, executor: Executor, peaks: Sequence[int]) -> None:
         self._device = [a.agent.device if a.transfer is None else a.transfer[2] for a in executor.schedule.actions]
+        kinds = executor.program.graph.op
+        self._leaves = [bool(a.op) and kinds[a.op].kind == "offload" for a in executor.schedule.actions]
         self._peaks = peaks
         self._changes: list[tuple[float, str, int]] = []
         self._known: dict[int, Any] = {}
@@ -115,7 +117,7 @@ class _Tracker:
         self._change(self._device[i], self._peaks[i])
 
     def leave(self, i: int, _: None, outputs: tuple[Any, ...]) -> None:
-        made = sum(self._follow(t, self._device[i]) for t in _tensors(outputs))
+        made = 0 if self._leaves[i] else sum(self._follow(t, self._device[i]) for t in _tensors(outputs))
         self._change(self._device[i], made - self._peaks[i])
 
     def _follow(self, tensor: torch.Tensor, device: str) -> int:

@@ -24,6 +24,7 @@ CATEGORIES = (
     "activation gradients",
     "gradients",
     "received copies",
+    "sent copies",
     "temporaries",
     "persistent",
 )
@@ -135,6 +136,8 @@ class Categories:
         op = self._graph.op[holder.op]
         if holder.kind == "copy":
             yield Share("received copies", holder.nbytes)
+        elif holder.kind == "packed":
+            yield Share("sent copies", holder.nbytes)
         elif holder.kind == "temporary":
             yield Share("temporaries", holder.nbytes)
         elif holder.kind == "tensor":
@@ -191,10 +194,9 @@ def sentence(plan: Plan, explanation: Explanation) -> str:
     step, path = explanation.step_seconds, explanation.path
     parts = [f"A step takes {format_seconds(step)}"]
     if plan.bounds.step_seconds > 0:
-        limit = "longest chain of ops" if plan.bounds.critical_path >= plan.bounds.work else "work of all devices"
         gap = step / plan.bounds.step_seconds - 1
         near = "as short as any plan's can be" if gap < 5e-4 else f"{percent(gap)} above the lower bound"
-        parts.append(f"{near}, which the {limit} sets")
+        parts.append(f"{near}, which the {plan.bounds.best} sets")
     text = ", ".join(parts)
     if step > 0:
         computing = sum(s.amount for s in path.compute) / step

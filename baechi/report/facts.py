@@ -11,7 +11,17 @@ from baechi.ir.op import PHASES, Op
 from baechi.ir.timeline import Timeline
 from baechi.placers import get_placer, make_plan
 
-__all__ = ["OneDevice", "Traffic", "costs_time", "count_ops", "one_device", "parameter_count", "traffic_of"]
+__all__ = [
+    "Lighter",
+    "OneDevice",
+    "Traffic",
+    "costs_time",
+    "count_ops",
+    "lighter_of",
+    "one_device",
+    "parameter_count",
+    "traffic_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,42 @@ def count_ops(graph: Graph) -> dict[str, int]:
     """Numbers of ops: all, those that take time, and by phase."""
     phases = Counter(op.phase for op in graph.ops)
     return {"ops": len(graph), "compute": sum(map(costs_time, graph.ops)), **{p: phases[p] for p in PHASES}}
+
+
+@dataclass(frozen=True, slots=True)
+class Lighter:
+    """What a step does to need less memory.
+
+    Attributes:
+        recomputed: ops that run a second time and compute something.
+        recompute_seconds: their time.
+        offloaded: tensors that wait in the memory of the host.
+        offloaded_bytes: their size.
+        offload_seconds: the time of both their ways.
+    """
+
+    recomputed: int
+    recompute_seconds: float
+    offloaded: int
+    offloaded_bytes: int
+    offload_seconds: float
+
+
+def lighter_of(graph: Graph, timeline: Timeline) -> Lighter | None:
+    """What of a step is recomputed and offloaded; None when nothing is."""
+    seconds = {span.op: span.end - span.start for span in timeline.ops}
+    again = [op for op in graph.ops if op.phase == "backward" and op.name == f"{op.forward}.again" and costs_time(op)]
+    away = [op for op in graph.ops if op.kind == "offload"]
+    ways = [op for op in graph.ops if op.kind in ("offload", "fetch")]
+    if not (again or away):
+        return None
+    return Lighter(
+        len(again),
+        sum(seconds[op.name] for op in again),
+        len(away),
+        sum(t.nbytes for op in away for t in op.outputs),
+        sum(seconds[op.name] for op in ways),
+    )
 
 
 def parameter_count(graph: Graph) -> int:

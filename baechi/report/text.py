@@ -8,14 +8,25 @@ from baechi.ir.graph import Graph
 from baechi.ir.plan import Bounds, Plan
 from baechi.ir.text import format_cluster
 from baechi.ir.timeline import Timeline
-from baechi.report.facts import OneDevice, count_ops, parameter_count, traffic_of
+from baechi.report.facts import Lighter, OneDevice, count_ops, lighter_of, parameter_count, traffic_of
 from baechi.report.layout import WIDTH, bar, clip, fields, percent, table, wrap
+from baechi.sim.perturb import Sensitivity
 from baechi.units import format_bytes, format_count, format_seconds
 
 __all__ = ["Compared", "PlainRun", "compare_text", "head", "plan_text", "run_text"]
 
+_OTHER_BOUNDS = 2
 
-def plan_text(graph: Graph, plan: Plan, timeline: Timeline, alone: OneDevice, *, seconds: float | None = None) -> str:
+
+def plan_text(
+    graph: Graph,
+    plan: Plan,
+    timeline: Timeline,
+    alone: OneDevice,
+    *,
+    seconds: float | None = None,
+    errs: Sensitivity | None = None,
+) -> str:
     """What a plan does, and how good it is.
 
     Args:
@@ -24,6 +35,7 @@ def plan_text(graph: Graph, plan: Plan, timeline: Timeline, alone: OneDevice, *,
         timeline: the simulator's account of it.
         alone: the step on one device.
         seconds: what the extraction took.
+        errs: what the plan is worth when the costs are wrong.
     """
     options = ", ".join(f"{k}={v}" for k, v in plan.placer.options.items())
     lines = [
@@ -33,10 +45,12 @@ def plan_text(graph: Graph, plan: Plan, timeline: Timeline, alone: OneDevice, *,
             [
                 ("ops", _ops(graph) + (f" (extracted in {format_seconds(seconds)})" if seconds is not None else "")),
                 ("placer", _placer(plan, options)),
-                ("step", f"{format_seconds(plan.predicted.step_seconds)} predicted, {_gap(plan)}"),
+                *_objective(plan),
+                *([("costs wrong", _wrong(errs, plan.objective_seconds))] if errs is not None else []),
                 ("bound", _bound(plan.bounds)),
                 ("one device", _alone(alone, plan.predicted.step_seconds)),
                 ("traffic", _traffic(timeline)),
+                *_lighter(lighter_of(graph, timeline)),
             ]
         ),
         "",
@@ -65,6 +79,19 @@ def _placer(plan: Plan, options: str) -> str:
     return f"{plan.placer.name}{shown}, {format_seconds(plan.placer.seconds)} of processor time, seed {plan.seed}"
 
 
+def _objective(plan: Plan) -> list[tuple[str, str]]:
+    step = f"{format_seconds(plan.predicted.step_seconds)} predicted"
+    if plan.objective == "latency":
+        return [("step", f"{step}, {_gap(plan)}")]
+    each = f"{format_seconds(plan.objective_seconds)} for each step, as the busiest device takes; {_gap(plan)}"
+    return [("pipeline", each), ("step", f"{step}, alone")]
+
+
+def _wrong(errs: Sensitivity, planned: float) -> str:
+    low, mean, high = (f"{x / planned:.2f}" if planned else "-" for x in (errs.least, errs.mean, errs.most))
+    return f"by up to {percent(errs.spread)}: {low} to {high} x, mean {mean} x, in {errs.samples} samples"
+
+
 def _gap(plan: Plan) -> str:
     if plan.bounds.step_seconds <= 0:
         return "no lower bound"
@@ -72,8 +99,11 @@ def _gap(plan: Plan) -> str:
 
 
 def _bound(bounds: Bounds) -> str:
-    path, work = format_seconds(bounds.critical_path), format_seconds(bounds.work)
-    return f"{format_seconds(bounds.step_seconds)}: longest chain of ops {path}, work over all devices {work}"
+    if not bounds.proofs:
+        return "none"
+    others = sorted(((s, name) for name, s in bounds.proofs.items() if name != bounds.best), reverse=True)
+    shown = "".join(f", {name} {format_seconds(s)}" for s, name in others[:_OTHER_BOUNDS])
+    return f"{format_seconds(bounds.step_seconds)} by {bounds.best}{';' + shown[1:] if shown else ''}"
 
 
 def _alone(alone: OneDevice, step: float) -> str:
@@ -92,6 +122,19 @@ def _traffic(timeline: Timeline) -> str:
     busiest = format_bytes(most.nbytes) if nbytes else format_seconds(most.seconds)
     where = f"; most from {most.source} to {most.destination}: {busiest}" if len(pairs) > 1 else ""
     return f"{amount} in {count:,} transfer{'s' * (count > 1)}{where}"
+
+
+def _lighter(found: Lighter | None) -> list[tuple[str, str]]:
+    """What is done for less memory, and what it costs."""
+    if found is None:
+        return []
+    facts = []
+    if found.recomputed:
+        facts.append(("recompute", f"{found.recomputed:,} ops run again, {format_seconds(found.recompute_seconds)}"))
+    if found.offloaded:
+        what = f"{format_bytes(found.offloaded_bytes)} in {found.offloaded:,} tensors to the host and back"
+        facts.append(("offload", f"{what}, {format_seconds(found.offload_seconds)}"))
+    return facts
 
 
 def _devices(plan: Plan, timeline: Timeline) -> list[str]:
@@ -229,7 +272,7 @@ def compare_text(top: str, found: Sequence[Compared], alone: OneDevice, bounds: 
 
 
 def _compared(plan: Plan, measured: float | None, alone: OneDevice, bounds: Bounds, ran: bool) -> tuple[str, ...]:
-    step = plan.predicted.step_seconds
+    step = plan.objective_seconds
     worst = max(plan.predicted.peak_bytes[d.name] / d.cap for d in plan.cluster.devices)
     return (
         format_seconds(step),

@@ -34,7 +34,7 @@ PLAN = plan_to_dict(
         {"cuda:0": ("a",), "cuda:1": ("b", "c")},
         (("t", "cuda:0", "cuda:1"),),
         Prediction(1.0, {"cuda:0": 4}),
-        Bounds(1.0, 1.0),
+        Bounds({"work": 1.0}),
     )
 )
 GRAPH = graph_to_dict(Graph((Op("a", "input", outputs=(Tensor("x", 8),)), Op("b", "relu", inputs=("x",)))))
@@ -73,7 +73,7 @@ def changed(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("transfers/0/2", "cuda:9", "B405", "$.transfers[0][2]: 'cuda:9' is no device"),
         ("predicted/peak_bytes/cuda:0", 1.5, "B405", "$.predicted.peak_bytes.cuda:0: expected a whole number"),
         ("predicted/step_seconds", float("nan"), "B206", "$.predicted.step_seconds: nan is no number"),
-        ("bounds/work", ..., "B405", "$.bounds: 'work' is missing"),
+        ("bounds/work", "1", "B405", "$.bounds.work: expected a number"),
         ("cluster/device/0/memory_bytes", ..., "B405", "$.cluster: device 'cuda:0' has no memory_bytes"),
         ("cluster/device/0/memory_bytes", "4", "B405", "$.cluster.device[0].memory_bytes: expected a whole number"),
         ("cluster/device/0/memory_bytes", 0, "B405", "$.cluster: device 'cuda:0' has 0 bytes of memory"),

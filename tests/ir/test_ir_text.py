@@ -81,7 +81,7 @@ def plans(draw: st.DrawFn) -> Plan:
         order,
         tuple(draw(st.lists(st.tuples(names, devices, devices), max_size=3))),
         Prediction(draw(seconds), draw(st.dictionaries(devices, sizes, max_size=3))),
-        Bounds(draw(seconds), draw(seconds)),
+        Bounds(draw(st.dictionaries(names, seconds, max_size=3))),
         draw(st.integers(0, 2**32)),
         draw(names),
     )
@@ -173,7 +173,7 @@ def example_plan() -> Plan:
         order=order,
         transfers=(("t1", "cuda:0", "cuda:1"), ("t2", "cuda:0", "cuda:1"), ("t5", "cuda:1", "cuda:0")),
         predicted=Prediction(9.0, {"cuda:0": 4, "cuda:1": 4}),
-        bounds=Bounds(critical_path=8.0, work=6.0),
+        bounds=Bounds({"critical path": 8.0, "work": 6.0}),
         seed=7,
         version="0.1.0",
     )

@@ -1,4 +1,7 @@
+from collections.abc import Mapping
+from dataclasses import replace
 from math import inf
+from random import Random
 from typing import Any
 
 import networkx as nx
@@ -92,24 +95,47 @@ def test_fusing_again_changes_nothing(training_graphs: Any, data: Any, delay: fl
     assert len(again.graph) == len(once)
 
 
-def _makespan(graph: Graph, send: float) -> float:
-    """The step with a device for each group, ops in the graph's own order on each: nothing else to decide."""
+def _makespan(graph: Graph, send: Mapping[str, float]) -> float:
+    """The step with a device for each group, all of its ops at once: every op starts when its inputs are there."""
     finish: dict[str, float] = {}
     for op in (graph.ops[i] for i in graph.order):
         arrivals = [0.0]
         for name in op.inputs:
             source = graph.producer[name]
-            arrivals.append(finish[source.name] + (send if _group(source) != _group(op) else 0.0))
+            arrivals.append(finish[source.name] + (send[name] if _group(source) != _group(op) else 0.0))
         arrivals += [finish[name] for name in op.after]
         finish[op.name] = max(arrivals) + (op.seconds or 0.0)
     return max(finish.values())
 
 
-@given(st.data())
-def test_fusion_without_delay_keeps_the_critical_path(training_graphs: Any, data: Any) -> None:
+def _assert_no_delay(graph: Graph, send: Mapping[str, float]) -> None:
+    assert _makespan(fuse(graph).graph, send) == pytest.approx(_makespan(graph, send))
+
+
+@given(st.data(), st.randoms(use_true_random=False))
+def test_fusion_without_delay_keeps_the_critical_path(training_graphs: Any, data: Any, random: Random) -> None:
     graph = data.draw(training_graphs())
-    for send in (0.0, 3.0):
-        assert _makespan(fuse(graph).graph, send) == pytest.approx(_makespan(graph, send))
+    for longest in (0, 3, 20):
+        _assert_no_delay(graph, {name: float(random.randint(0, longest)) for name in graph.tensor})
+
+
+def test_an_op_of_no_work_is_late_when_its_input_comes_from_another_group() -> None:
+    """b -> d must stay apart: d waits 3 s for c, which b does not; fused, the step would take 22 s, not 19 s."""
+    graph = Graph(
+        (
+            Op("a", "x", (), (Tensor("t", 1),), seconds=0.0),
+            Op("b", "x", seconds=8.0, group="g"),
+            Op("c", "x", ("t",), (Tensor("u", 1),), seconds=0.0, group="g"),
+            Op("d", "x", ("u",), (Tensor("v", 1),), ("b",), seconds=8.0, group="g"),
+            Op("e", "x", ("v",), seconds=0.0),
+        )
+    )
+    send = dict.fromkeys("tuv", 3.0)
+    assert _makespan(graph, send) == 19.0
+    assert ("b", "d") not in fuse(graph).members.values()
+    _assert_no_delay(graph, send)
+    at_home = graph.with_ops((replace(graph.ops[0], group="g"), *graph.ops[1:]))
+    assert sorted(map(len, fuse(at_home).members.values())) == [1, 4]
 
 
 def _chain(n: int, **common: Any) -> Graph:

@@ -19,6 +19,7 @@ from baechi.models.graphs import fork_join, random_dag
 from baechi.placers._cp_coarse import drawn_together
 from baechi.placers.cp import Exact, solve_exact
 from baechi.placers.variants import Variant
+from baechi.placers.watch import Watch
 from baechi.sim import Schedule, evaluate
 from baechi.sim.evaluate import score
 from baechi.sim.load import loads
@@ -171,6 +172,6 @@ def test_a_larger_graph_is_drawn_together_around_its_start() -> None:
     for g in range(len(small.group_ptr) - 1):
         assert len(set(start.device[small.group == g].tolist())) == 1
     placer = Exact(seconds=5, groups=20, workers=1)
-    plan = placer.solve(problem, (Variant.plain(problem),), 0)
+    plan = placer.solve(problem, (Variant.plain(problem),), 0, Watch())
     assert plan.proved == {}
     assert score(problem.arrays, plan.schedule) <= score(problem.arrays, start)
