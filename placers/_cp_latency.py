@@ -58,7 +58,11 @@ class Latency:
         ticks = self.net.ticks[i]
         if len(set(ticks)) == 1:
             return self.start[i] + ticks[0]
-        return self.start[i] + sum(ticks[d] * self.place.at(i, d) for d in range(self.net.devices))
+        w = self._windows
+        stop = self.model.new_int_var(int(w.head[i]) + self._shortest(i), w.horizon - int(w.tail[i]), f"stop{i}")
+        taken = sum(ticks[d] * self.place.at(i, d) for d in range(self.net.devices))
+        self.model.add(stop == self.start[i] + taken)
+        return stop
 
     def _one_at_a_time(self) -> None:
         net, model, place = self.net, self.model, self.place

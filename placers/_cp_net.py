@@ -11,7 +11,7 @@ from math import gcd
 
 import numpy as np
 
-from baechi.cost.problem import LINK, TOKEN, Arrays, Ints
+from baechi.cost.problem import LINK, TOKEN, UNLIMITED_CORES, Arrays, Ints
 
 __all__ = ["Net", "net_of", "slowest"]
 
@@ -131,7 +131,8 @@ def _interchangeable(net: Net, d: int, e: int) -> bool:
     a = net.arrays
     if a.cap[d] != a.cap[e] or (a.ticks[:, d] != a.ticks[:, e]).any():
         return False
-    if a.host[d] != a.host[e] or a.threads[d] != a.threads[e]:
+    shared = min(a.cores[a.host[d]], a.cores[a.host[e]]) < UNLIMITED_CORES
+    if shared and (a.host[d] != a.host[e] or a.threads[d] != a.threads[e]):
         return False
     swapped = np.arange(net.devices)
     swapped[[d, e]] = e, d

@@ -1,6 +1,7 @@
 """Parts of a graph with one entry and one exit: solved by themselves, they say how far apart the two are."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import networkx
 import numpy as np
@@ -22,7 +23,7 @@ def regions(a: Arrays, most: int) -> Iterator[list[int]]:
         a: the problem.
         most: ops that a region may have.
     """
-    graph: networkx.DiGraph[int] = networkx.DiGraph()
+    graph: networkx.DiGraph[Any] = networkx.DiGraph()
     graph.add_nodes_from(range(len(a.rank)))
     reader = np.repeat(np.arange(len(a.rank)), np.diff(a.in_ptr))
     graph.add_edges_from(zip(a.t_op[a.in_t].tolist(), reader.tolist(), strict=True))

@@ -62,7 +62,7 @@ def ask(
     model: cp_model.CpModel,
     hints: Iterable[tuple[Literal, int]],
     effort: Effort,
-    seconds: float,
+    work: float,
     found: Callable[[Callable[[Literal], int]], None],
     proved: Callable[[int], None],
 ) -> Answer:
@@ -72,7 +72,7 @@ def ask(
         model: with an objective.
         hints: where to look first.
         effort: workers, seed and the end of all runs.
-        seconds: for this run.
+        work: for this run, in the solver's deterministic time, so that it ends at the same point each time.
         found: told each better solution as a function from variables to values, in another thread.
         proved: told each better bound, in another thread.
     """
@@ -82,7 +82,8 @@ def ask(
     parameters = solver.parameters
     parameters.num_workers = effort.workers
     parameters.random_seed = effort.seed
-    parameters.max_time_in_seconds = max(0.01, min(seconds, effort.left))
+    parameters.max_time_in_seconds = max(0.01, effort.left)
+    parameters.max_deterministic_time = work
     parameters.catch_sigint_signal = False
     solver.best_bound_callback = lambda bound: proved(round(bound))
     status: list[cp_model.CpSolverStatus] = []
@@ -96,5 +97,6 @@ def ask(
             stopped = True
             solver.stop_search()
     ended = status[0] in (cp_model.OPTIMAL, cp_model.INFEASIBLE)
-    bound = None if status[0] == cp_model.INFEASIBLE else round(solver.best_objective_bound)
+    known = status[0] in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN)
+    bound = None if status[0] == cp_model.INFEASIBLE else round(solver.best_objective_bound) if known else 0
     return Answer(ended, bound, stopped)

@@ -1,9 +1,10 @@
 """`exact` against brute force over every placement and every order of tiny graphs."""
 
+import _thread
 import random
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import permutations, product
 from types import ModuleType
 
 import numpy as np
@@ -12,9 +13,13 @@ import pytest
 from baechi.cost import Problem
 from baechi.ir.cluster import CONTENTIONS, Cluster, Device, Link
 from baechi.ir.graph import Graph
+from baechi.ir.op import Op, Tensor
 from baechi.ir.plan import Objective
-from baechi.models.graphs import random_dag
-from baechi.placers.cp import solve_exact
+from baechi.models.graphs import fork_join, random_dag
+from baechi.placers._cp_coarse import drawn_together
+from baechi.placers.cp import Exact, solve_exact
+from baechi.placers.variants import Variant
+from baechi.placers.watch import Watch
 from baechi.sim import Schedule, evaluate
 from baechi.sim.evaluate import score
 from baechi.sim.load import loads
@@ -51,16 +56,10 @@ def lanes(problem: Problem, device: np.ndarray, sequence: np.ndarray) -> Iterato
     keys = np.column_stack([x.tensor, x.destination])
     if problem.cluster.contention != "parallel" and 1 < len(keys) <= 5:
         position = np.argsort(sequence)
-        for order in permutations_of(len(keys)):
+        for order in map(list, permutations(range(len(keys)))):
             made = position[a.t_op[keys[order, 0]]]
             if (np.diff(made) >= 0).all() or len(keys) <= 4:
                 yield plain._replace(sent=keys[order])
-
-
-def permutations_of(count: int) -> list[list[int]]:
-    from itertools import permutations
-
-    return [list(order) for order in permutations(range(count))]
 
 
 def best_makespan(reference: ModuleType, problem: Problem) -> int:
@@ -126,3 +125,53 @@ def test_under_caps_the_proof_is_right(reference: ModuleType, seed: int, objecti
             assert proof.feasible or not proof.proved
             assert not proof.feasible or found[1] >= best
             assert not (proof.feasible and proof.proved) or found == (0, best)
+
+
+def test_ctrl_c_returns_the_best_so_far() -> None:
+    """The first progress is answered by what Ctrl-C does."""
+    problem = Problem(random_dag(3, 40), Cluster(tuple(Device(f"d{k}", 1 << 40) for k in range(4)), Link(2e-6, 1e8)))
+    start, heard = single(problem), []
+
+    def interrupt(ticks: int, bound: int) -> None:
+        heard.append((ticks, bound))
+        if len(heard) == 1:
+            _thread.interrupt_main()
+
+    proof = solve_exact(problem.arrays, start, seconds=300, workers=1, on_progress=interrupt)
+    assert heard
+    assert score(problem.arrays, proof.schedule) <= score(problem.arrays, start)
+    assert all(bound <= ticks for ticks, bound in heard)
+
+
+def test_equal_machines_without_transfers() -> None:
+    """Eight unit tasks in two levels on three machines: 1 + ceil(7 / 3) moments for one task before all the others."""
+    first = Op("first", "op", outputs=(Tensor("t", 0, seconds=0.0),), seconds=1.0)
+    others = tuple(Op(f"op{k}", "op", ("t",), seconds=1.0) for k in range(7))
+    problem = Problem(Graph((first, *others)), Cluster(tuple(Device(f"d{k}", 1 << 40) for k in range(3))))
+    proof = solve_exact(problem.arrays, single(problem), seconds=60, workers=1)
+    assert (proof.bound, proof.proved) == (4 * 10**12, True)
+
+
+@pytest.mark.parametrize("rho", [0.1, 1.0, 10.0])
+def test_fork_and_join(rho: float) -> None:
+    """Equal chains between a fork and a join: k devices take 2 + 2 rho + 3 ceil(4 / k), one takes 14."""
+    graph = fork_join(4, 3, seconds=1.0, transfer_seconds=rho)
+    for devices in (2, 4):
+        cluster = Cluster(tuple(Device(f"d{k}", 1 << 40) for k in range(devices)), contention="parallel")
+        problem = Problem(graph, cluster)
+        proof = solve_exact(problem.arrays, single(problem), seconds=60, workers=1)
+        assert proof.proved
+        assert proof.bound <= min(14.0, 2 + 2 * rho + 3 * (4 / devices)) * 1e12 + 1
+
+
+def test_a_larger_graph_is_drawn_together_around_its_start() -> None:
+    problem = Problem(random_dag(5, 60), Cluster(tuple(Device(f"d{k}", 1 << 40) for k in range(3)), Link(2e-6, 1e8)))
+    start = Schedule(np.arange(60) % 3, problem.arrays.order)
+    small = drawn_together(problem.arrays, start, 20)
+    assert len(small.group_ptr) - 1 < 60
+    for g in range(len(small.group_ptr) - 1):
+        assert len(set(start.device[small.group == g].tolist())) == 1
+    placer = Exact(seconds=5, groups=20, workers=1)
+    plan = placer.solve(problem, (Variant.plain(problem),), 0, Watch())
+    assert plan.proved == {}
+    assert score(problem.arrays, plan.schedule) <= score(problem.arrays, start)

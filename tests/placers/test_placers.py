@@ -22,7 +22,8 @@ LINK = Link(2e-6, 1e8)
 
 
 def make(name: str) -> Placer:
-    return get_placer("auto", work=2e3) if name == "auto" else get_placer(name)
+    options: dict[str, dict[str, float]] = {"auto": {"work": 2e3}, "exact": {"groups": 10}}
+    return get_placer(name, **options.get(name, {}))
 
 
 def with_experts(graph: Graph, devices: int) -> Graph:
