@@ -10,9 +10,9 @@ from baechi.decorator import decorate
 from baechi.errors import BaechiError, Infeasible
 from baechi.ir.cluster import UNLIMITED_BYTES, Cluster, Device
 from baechi.ir.graph import Graph
-from baechi.ir.plan import Plan
+from baechi.ir.plan import Objective, Plan
 from baechi.ir.verify import verify
-from baechi.placers import Single, get_placer, make_plan
+from baechi.placers import Progress, Single, get_placer, make_plan
 from baechi.placers.trade import lighter
 from baechi.planned import ModelPlan, capture_model, conformed, kind_of_call, pinned, timeline_of
 
@@ -34,7 +34,7 @@ __all__ = [
     "timeline_of",
 ]
 
-_PLACE_OPTIONS = ("cluster", "placer", "seed", "table", "recompute", "offload")
+_PLACE_OPTIONS = ("cluster", "placer", "seed", "table", "objective", "budget", "recompute", "offload")
 
 
 def plan(
@@ -46,10 +46,13 @@ def plan(
     target: Any = None,
     optimizer: Any = None,
     optimizer_options: Mapping[str, Any] | None = None,
+    microbatches: int = 1,
     cluster: str | Cluster = "local",
     placer: str = "auto",
     seed: int = 0,
     table: CostTable | None = None,
+    objective: Objective = "latency",
+    budget: float | None = None,
     recompute: str = "off",
     offload: str = "off",
 ) -> "ModelPlan":
@@ -64,10 +67,14 @@ def plan(
         target: an example of the loss's second argument.
         optimizer: a `torch.optim` name, class or instance; None when your own loop has one.
         optimizer_options: its options.
+        microbatches: into how many the batch is split, so that devices work as a pipeline; gradients add up
+            as in a plain loop over the parts, each with its loss over `microbatches`. Needs a loss.
         cluster: devices, such as ``4x2GiB``, ``2xrtx2080``, a TOML file or a `Cluster`.
         placer: name of a placer.
         seed: of its random choices.
         table: measured op times.
+        objective: ``latency``, the time of one step, or ``throughput``, the highest load of a device.
+        budget: seconds that ``auto`` may search.
         recompute: which activations may be made again for the backward pass: ``off``, ``auto`` (as many as it
             takes to fit), or a pattern of module paths such as ``layers.*``.
         offload: whether activations may wait in the host's memory: ``off`` or ``auto``.
@@ -95,10 +102,20 @@ def plan(
         optimizer=optimizer,
         optimizer_options=optimizer_options,
         keep_gradients=optimizer is None,
+        microbatches=microbatches,
     )
     devices = parse_cluster(cluster) if isinstance(cluster, str) else cluster
+    options = {} if budget is None else {"budget": budget}
     graph, made = place_lighter(
-        program.graph, devices, placer, seed=seed, table=table, recompute=recompute, offload=offload
+        program.graph,
+        devices,
+        placer,
+        options=options,
+        seed=seed,
+        table=table,
+        objective=objective,
+        recompute=recompute,
+        offload=offload,
     )
     program = conformed(program, graph)
     return ModelPlan(made, program, table, None if program.has_loss else kind_of_call(model, args, kwargs or {}))
@@ -112,10 +129,17 @@ def place_graph(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     table: CostTable | None = None,
+    objective: Objective = "latency",
+    show: Callable[[Progress], None] | None = None,
 ) -> Plan:
-    """Place a graph and verify the plan; see `plan` for arguments and errors."""
-    problem = Problem(graph, resolve(graph, cluster, table), table)
-    made = make_plan(get_placer(placer, **(options or {})), problem, seed)
+    """Place a graph and verify the plan; see `plan` for arguments and errors.
+
+    Args:
+        options: of the placer.
+        show: called now and then while a placer searches.
+    """
+    problem = Problem(graph, resolve(graph, cluster, table), table, objective)
+    made = make_plan(get_placer(placer, **(options or {})), problem, seed, show)
     _check(graph, made, placer)
     return made
 
@@ -128,20 +152,21 @@ def place_lighter(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     table: CostTable | None = None,
+    objective: Objective = "latency",
+    show: Callable[[Progress], None] | None = None,
     recompute: str = "off",
     offload: str = "off",
 ) -> tuple[Graph, Plan]:
     """Place a graph that may be recomputed and offloaded; returns the graph that the plan is for."""
-    if recompute == offload == "off":
-        try:
-            return graph, place_graph(graph, cluster, placer, options=options, seed=seed, table=table)
-        except Infeasible as error:
-            if error.proved:
-                raise
-            more = "; recomputation and offloading need less too, and more time: --recompute auto, --offload auto"
-            raise Infeasible(error.code, error.what, help=error.help + more, proved=False) from None
-    problem = Problem(graph, resolve(graph, cluster, table), table)
-    found = lighter(problem, get_placer(placer, **(options or {})), recompute=recompute, offload=offload, seed=seed)
+    problem = Problem(graph, resolve(graph, cluster, table), table, objective)
+    chosen = get_placer(placer, **(options or {}))
+    try:
+        found = lighter(problem, chosen, recompute=recompute, offload=offload, seed=seed, show=show)
+    except Infeasible as error:
+        if error.proved or not recompute == offload == "off":
+            raise
+        more = "; recomputation and offloading need less too, and more time: --recompute auto, --offload auto"
+        raise Infeasible(error.code, error.what, help=error.help + more, proved=False) from None
     _check(found.graph, found.plan, placer)
     return found.graph, found.plan
 
@@ -175,8 +200,8 @@ def place(target: Any = None, **options: Any) -> Any:
 
     Args:
         target: the module or class; a function runs with the modules among its arguments placed.
-        options: ``cluster``, ``placer``, ``seed``, ``table``, ``recompute`` and ``offload`` as for `plan`; ``pin``, the path of a
-            saved plan, or of several, of which one must match.
+        options: ``cluster``, ``placer``, ``seed``, ``table``, ``objective``, ``budget``, ``recompute`` and ``offload``
+            as for `plan`; ``pin``, the path of a saved plan, or of several, of which one must match.
 
     Raises:
         BaechiError: B107 on an unknown option, or a target that is none of these.

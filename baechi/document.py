@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from baechi.errors import BaechiError
 
-__all__ = ["Entry", "Source", "build", "load_json", "load_toml", "nearest"]
+__all__ = ["Entry", "Source", "build", "load_json", "load_toml", "nearest", "read_text"]
 
 T = TypeVar("T")
 
@@ -170,7 +170,7 @@ def load_json(path: str | Path, code: str, *, missing: str, malformed: str) -> E
     Raises:
         BaechiError: as said; B206 when a number in it is NaN or infinite.
     """
-    text = _read(path, missing)
+    text = read_text(path, missing)
     constants: list[str] = []
 
     def constant(name: str) -> float:
@@ -196,12 +196,17 @@ def load_json(path: str | Path, code: str, *, missing: str, malformed: str) -> E
 def load_toml(path: str | Path, code: str, *, missing: str, malformed: str) -> Entry:
     """Read a TOML file; arguments and errors as `load_json`."""
     try:
-        return Entry(tomllib.loads(_read(path, missing)), Source(str(path), code))
+        return Entry(tomllib.loads(read_text(path, missing)), Source(str(path), code))
     except tomllib.TOMLDecodeError as error:
         raise BaechiError(malformed, f"{path} is not TOML: {error}") from None
 
 
-def _read(path: str | Path, missing: str) -> str:
+def read_text(path: str | Path, missing: str) -> str:
+    """The content of a text file.
+
+    Raises:
+        BaechiError: of code `missing` when it cannot be read.
+    """
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:

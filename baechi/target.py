@@ -15,6 +15,7 @@ from baechi.frontends.workload import Defaults, read_expert, read_target, with_e
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op
 from baechi.passes.lighten import Lighten
+from baechi.passes.microbatch import microbatches as unrolled
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Target", "load_target"]
 
-_FORMS = "write models:NAME, package.module:callable or FILE.json"
+_FORMS = "write models:NAME, package.module:callable, FILE.json or FILE.stg"
 _FIELDS = ("module", "args", "kwargs", "target", "loss", "optimizer", "optimizer_options", "expert")
 
 
@@ -63,18 +64,24 @@ class Target:
         read: makes the graph of a file.
         job: the step to capture; None for a file.
         lighten: what of it is recomputed and offloaded.
+        microbatches: into how many copies the step is unrolled.
     """
 
     description: Mapping[str, Any]
     read: Callable[[], tuple[Graph, Defaults]] | None = None
     job: Job | None = None
     lighten: Lighten = field(default_factory=Lighten)
+    microbatches: int = 1
 
     @cached_property
     def graph(self) -> Graph:
         """The graph, captured or read."""
-        graph = self.program.graph if self.job is not None else self.lighten(self._file[0])
+        graph = self._read if self.job is None else self.program.graph
         return replace(graph, meta={**graph.meta, "target": dict(self.description)})
+
+    @property
+    def _read(self) -> Graph:
+        return self.lighten(unrolled(self._file[0], self.microbatches))
 
     @cached_property
     def defaults(self) -> Defaults:
@@ -115,6 +122,7 @@ class Target:
             optimizer=job.optimizer,
             optimizer_options=job.optimizer_options,
             name=self.name,
+            microbatches=self.microbatches,
         )
         return conform(program, self.lighten(program.graph))
 
@@ -141,6 +149,7 @@ def load_target(
     options: Mapping[str, Any] | None = None,
     ignore_colocation: bool = False,
     expert: str | None = None,
+    microbatches: int = 1,
 ) -> Target:
     """Find what `text` names; nothing is captured or read yet.
 
@@ -148,11 +157,12 @@ def load_target(
         text: ``models:inception_v3``; ``package.module:callable``, whose callable (called with
             ``batch=`` if it takes that) returns a `ModelSpec`, a ``(module, args)`` pair or a dict
             with ``module``, ``args``, ``kwargs``, ``target``, ``loss``, ``optimizer``,
-            ``optimizer_options``, ``expert``; or a JSON file.
+            ``optimizer_options``, ``expert``; or a JSON or STG file.
         batch: batch size of a model.
         options: the model's own options.
         ignore_colocation: drop a file's colocation groups.
         expert: a file with an expert's split, for a file target.
+        microbatches: into how many copies the step is unrolled.
 
     Raises:
         BaechiError: B101 to B106 when there is no such target, B109 when a person's own code raises.
@@ -161,14 +171,16 @@ def load_target(
         >>> load_target("models:mlp", batch=4).description
         {'name': 'mlp', 'target': 'models:mlp', 'batch': 4}
     """
-    description: dict[str, Any] = {"target": text}
-    if text.endswith(".json") or Path(text).is_file():
+    if microbatches < 1:
+        raise BaechiError("B102", f"{microbatches} is no number of micro-batches", help="a whole number from 1 on")
+    description: dict[str, Any] = {"target": text} | ({"microbatches": microbatches} if microbatches > 1 else {})
+    if text.endswith((".json", ".stg")) or Path(text).is_file():
         description |= {"name": Path(text).stem, "target": str(Path(text).resolve())}
         if ignore_colocation:
             description["ignore_colocation"] = True
         if expert:
             description["expert"] = expert
-        return Target(description, _reader(text, ignore_colocation, expert))
+        return Target(description, _reader(text, ignore_colocation, expert), microbatches=microbatches)
     where, _, name = text.partition(":")
     if not name:
         raise BaechiError("B106", f"'{text}' is no target", help=_FORMS)
@@ -179,7 +191,7 @@ def load_target(
     description = {"name": name, **description} | ({"batch": batch} if batch else {})
     if options:
         description["options"] = dict(options)
-    return Target(description, job=_job(spec, text, batch))
+    return Target(description, job=_job(spec, text, batch), microbatches=microbatches)
 
 
 def _owner(op: Op) -> str:

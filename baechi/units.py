@@ -15,6 +15,7 @@ __all__ = [
     "format_count",
     "format_seconds",
     "parse_bytes",
+    "parse_seconds",
     "to_seconds",
     "to_ticks",
 ]
@@ -23,6 +24,7 @@ TICKS_PER_SECOND = 10**12
 _LONGEST_SECONDS = 10**6  # eleven days; nine such times still fit into 63 bits of ticks
 
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SECONDS = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 _BYTES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
@@ -40,6 +42,22 @@ def parse_bytes(text: str) -> int:
     if match is None or match[2].upper() not in _BYTES:
         raise BaechiError("B301", f"'{text}' is not a size", help="write 8GiB, 500MB or 4096")
     return round(float(match[1]) * _BYTES[match[2].upper()])
+
+
+def parse_seconds(text: str) -> float:
+    """Read a time; a bare number is seconds.
+
+    Raises:
+        ValueError: when `text` is none.
+
+    Example:
+        >>> parse_seconds("10s"), parse_seconds("250ms"), parse_seconds("2min")
+        (10.0, 0.25, 120.0)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s|min|h|)\s*", text)
+    if match is None:
+        raise ValueError(f"'{text}' is no time such as 10s, 250ms or 2min")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def format_bytes(nbytes: float) -> str:

@@ -1,4 +1,4 @@
-"""Graphs from files: our own, dnn-partitioning workloads, and those of ``gen_dag.py``.
+"""Graphs from files: our own, dnn-partitioning workloads, those of ``gen_dag.py``, Standard Task Graphs.
 
 A dnn-partitioning workload (Tarnawski et al., "Efficient Algorithms for Device Placement of DNN
 Graph Operators", NeurIPS 2020) has times in milliseconds and sizes in bytes. A ``gen_dag.py`` file
@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from baechi.document import Entry, load_json
+from baechi.document import Entry, load_json, read_text
 from baechi.errors import BaechiError
+from baechi.frontends.stg import read_stg
 from baechi.ir.cluster import UNLIMITED_BYTES, Cluster, Contention, Device
 from baechi.ir.graph import Graph
 from baechi.ir.json import GRAPH_SCHEMA, graph_from_entry
@@ -34,7 +35,7 @@ class Defaults:
 
 
 def read_target(path: str | Path, *, ignore_colocation: bool = False) -> tuple[Graph, Defaults]:
-    """Read a graph from a file, whose format is told by its content.
+    """Read a graph from a file, whose format is told by its content; a Standard Task Graph's by its name, ``*.stg``.
 
     In a dnn-partitioning workload, ``fpgaLatency`` becomes `Op.seconds` (``cpuLatency`` for a node
     that no accelerator supports: its device waits for the host), ``size`` is persistent, rounded
@@ -44,7 +45,7 @@ def read_target(path: str | Path, *, ignore_colocation: bool = False) -> tuple[G
     output, which holds what persists.
 
     Args:
-        path: a JSON file.
+        path: a JSON file, or a ``.stg`` file as `read_stg` reads it.
         ignore_colocation: leave out the colocation groups.
 
     Returns:
@@ -54,12 +55,17 @@ def read_target(path: str | Path, *, ignore_colocation: bool = False) -> tuple[G
         BaechiError: B102 when the file cannot be read, B103 when it is no JSON, B104 when its
             format is unknown, B105 when an entry is missing or malformed, B2xx as `Graph`.
     """
-    root = load_json(path, "B105", missing="B110", malformed="B103")
-    graph, cluster = _read(root, Path(path).stem)
+    graph, cluster = _read_file(path)
     graph = replace(graph, meta={**graph.meta, "target": {"file": str(path), "ignore_colocation": ignore_colocation}})
     if ignore_colocation:
         graph = graph.with_ops(replace(op, group=None) for op in graph.ops)
     return graph, Defaults(cluster)
+
+
+def _read_file(path: str | Path) -> tuple[Graph, Cluster | None]:
+    if Path(path).suffix == ".stg":
+        return read_stg(read_text(path, "B110"), Path(path).stem, str(path))
+    return _read(load_json(path, "B105", missing="B110", malformed="B103"), Path(path).stem)
 
 
 def _read(root: Entry, name: str) -> tuple[Graph, Cluster | None]:

@@ -9,10 +9,13 @@ from baechi.ir.graph import Graph
 from baechi.ir.op import Op, Tensor
 from baechi.models._gen_dag import DAG_KINDS, dag, dag_data, from_gen_dag
 from baechi.models._random_dag import random_dag
+from baechi.models._stg import STG_SHAPES, STG_TIMES, stg, stg_text
 from baechi.models.base import at_least
 
 __all__ = [
     "DAG_KINDS",
+    "STG_SHAPES",
+    "STG_TIMES",
     "chain",
     "dag",
     "dag_data",
@@ -23,6 +26,8 @@ __all__ = [
     "hanen_munier",
     "paper_figure_1",
     "random_dag",
+    "stg",
+    "stg_text",
 ]
 
 

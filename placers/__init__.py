@@ -3,19 +3,29 @@
 from baechi.errors import BaechiError
 from baechi.placers.base import Placer, make_plan
 from baechi.placers.check import check_placer
+from baechi.placers.cp import Exact
 from baechi.placers.etf import Etf
 from baechi.placers.fixed import Contiguous, Expert, RoundRobin, Single
+from baechi.placers.heft import Heft
+from baechi.placers.metis import Metis
+from baechi.placers.pipeline import Pipeline
 from baechi.placers.portfolio import Auto
 from baechi.placers.sct import Sct
 from baechi.placers.topo import Topo
+from baechi.placers.watch import Progress
 
 __all__ = [
     "PLACERS",
     "Auto",
     "Contiguous",
     "Etf",
+    "Exact",
     "Expert",
+    "Heft",
+    "Metis",
+    "Pipeline",
     "Placer",
+    "Progress",
     "RoundRobin",
     "Sct",
     "Single",
@@ -26,7 +36,8 @@ __all__ = [
 ]
 
 PLACERS: dict[str, type[Placer]] = {
-    placer.name: placer for placer in (Topo, Etf, Sct, Single, Contiguous, RoundRobin, Expert, Auto)
+    placer.name: placer
+    for placer in (Topo, Etf, Sct, Heft, Metis, Single, Contiguous, Pipeline, RoundRobin, Expert, Auto, Exact)
 }
 
 

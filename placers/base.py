@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
@@ -14,15 +14,17 @@ from baechi.cost.table import CostTable
 from baechi.errors import Infeasible
 from baechi.ir.cluster import Cluster
 from baechi.ir.graph import Graph
-from baechi.ir.plan import Placed, Plan, Prediction
+from baechi.ir.plan import Bounds, Placed, Plan, Prediction
 from baechi.placers.repair import repair
 from baechi.placers.variants import Variant, variants
-from baechi.sim.bounds import bounds, explain_infeasible
+from baechi.placers.watch import Progress, Watch
+from baechi.sim.bounds import bounds
 from baechi.sim.evaluate import Schedule, evaluate, orders, score, transfer_keys
+from baechi.sim.infeasible import explain_infeasible
 from baechi.sim.load import loads
 from baechi.sim.state import Run
 from baechi.sim.transfers import Transfers
-from baechi.units import format_bytes, to_seconds
+from baechi.units import TICKS_PER_SECOND, format_bytes, to_seconds
 from baechi.version import __version__
 
 __all__ = ["Placer", "Scored", "Solution", "best_of", "make_plan"]
@@ -46,7 +48,7 @@ class Placer(ABC):
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """Schedules to choose from, none of which needs to fit."""
 
-    def solve(self, problem: Problem, views: Sequence[Variant], seed: int) -> "Solution":
+    def solve(self, problem: Problem, views: Sequence[Variant], seed: int, watch: Watch) -> "Solution":
         """The best schedule for any of the views of a problem, mended where it is over a cap.
 
         Raises:
@@ -87,16 +89,27 @@ class Placer(ABC):
         return make_plan(self, Problem(graph, cluster, table), seed)
 
 
-def make_plan(placer: Placer, problem: Problem, seed: int) -> Plan:
-    """Run a placer and write down what it found; see `Placer.place`."""
+def make_plan(placer: Placer, problem: Problem, seed: int, show: Callable[[Progress], None] | None = None) -> Plan:
+    """Run a placer and write down what it found; see `Placer.place`.
+
+    Args:
+        placer: the placer.
+        problem: what to place; its objective is what the plan is judged by.
+        seed: of random choices.
+        show: called now and then by placers that search.
+    """
     began = time.process_time()
+    proofs = bounds(problem)
+    watch = Watch(show, int(proofs.step_seconds * TICKS_PER_SECOND))
     try:
         views = tuple(variants(problem)) if placer.coarsens else (Variant.plain(problem),)
-        solution = placer.solve(problem, views, seed)
+        solution = placer.solve(problem, views, seed, watch)
         schedule, run, x = _settled(placer, problem, solution.schedule)
     except Infeasible as error:
         raise explain_infeasible(problem) or error from None
-    return _write(placer, problem, schedule, run, x, time.process_time() - began, seed)
+    more = {name: to_seconds(ticks) for name, ticks in solution.proved.items()}
+    proofs = Bounds({**proofs.proofs, **more})
+    return _write(placer, problem, schedule, run, x, proofs, time.process_time() - began, seed)
 
 
 class Solution(NamedTuple):
@@ -157,27 +170,32 @@ def _not_found(placer: Placer, problem: Problem, schedule: Schedule) -> Infeasib
 
 
 def _write(
-    placer: Placer, problem: Problem, schedule: Schedule, run: Run, x: Transfers, seconds: float, seed: int
+    placer: Placer,
+    problem: Problem,
+    schedule: Schedule,
+    run: Run,
+    x: Transfers,
+    proofs: Bounds,
+    seconds: float,
+    seed: int,
 ) -> Plan:
     graph, cluster = problem.graph, problem.cluster
     order, ptr = orders(schedule.device, schedule.sequence, len(cluster))
-    names = [d.name for d in cluster.devices]
+    names, ops = [d.name for d in cluster.devices], [op.name for op in graph.ops]
     return Plan(
         graph=graph.digest,
         target=graph.meta.get("target", {"name": graph.name}),
         cluster=cluster,
         placer=Placed(placer.name, asdict(placer), seconds),
-        device={op.name: names[d] for op, d in zip(graph.ops, schedule.device.tolist(), strict=True)},
-        order={
-            name: tuple(graph.ops[i].name for i in order[ptr[d] : ptr[d + 1]].tolist()) for d, name in enumerate(names)
-        },
+        device=dict(zip(ops, map(names.__getitem__, schedule.device.tolist()), strict=True)),
+        order={name: tuple(map(ops.__getitem__, order[ptr[d] : ptr[d + 1]].tolist())) for d, name in enumerate(names)},
         transfers=transfer_keys(problem, schedule.device, run, x),
         predicted=Prediction(
             to_seconds(run.makespan),
             dict(zip(names, run.peak.tolist(), strict=True)),
             dict(zip(names, map(to_seconds, loads(problem.arrays, schedule.device).tolist()), strict=True)),
         ),
-        bounds=bounds(problem),
+        bounds=proofs,
         seed=seed,
         version=__version__,
         objective=problem.objective,

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from baechi.cost.problem import Ints, Problem
+from baechi.cost.problem import PARALLEL, Ints, Problem
 from baechi.placers.base import Placer
 from baechi.placers.schedule import list_schedule
 from baechi.sim.evaluate import Schedule
@@ -45,7 +45,7 @@ class Etf(Placer):
 
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """The list schedule, its transfers as it planned them and as the simulator would."""
-        yield from scheduled(problem, np.full(len(problem.graph), -1, np.int64))
+        yield from scheduled(problem, np.full(len(problem.arrays.rank), -1, np.int64))
 
 
 def scheduled(problem: Problem, child: Ints) -> Iterator[Schedule]:
@@ -53,4 +53,5 @@ def scheduled(problem: Problem, child: Ints) -> Iterator[Schedule]:
     a = problem.arrays
     made = list_schedule(a, child, np.full(len(a.group_ptr) - 1, -1, np.int64), True)
     yield Schedule(made.device, made.sequence, made.sent)
-    yield Schedule(made.device, made.sequence)
+    if a.contention != PARALLEL:
+        yield Schedule(made.device, made.sequence)

@@ -9,7 +9,8 @@ import numpy as np
 from baechi.cost.problem import Ints, Problem
 from baechi.errors import BaechiError
 from baechi.placers.base import Placer
-from baechi.placers.segments import splits, turns
+from baechi.placers.chain import turns
+from baechi.placers.segments import splits
 from baechi.placers.variants import bound_to
 from baechi.sim.evaluate import Schedule
 
@@ -27,7 +28,7 @@ class Single(Placer):
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """One schedule for each device."""
         for d in range(len(problem.cluster)):
-            yield Schedule(np.full(len(problem.graph), d, np.int64), problem.arrays.order)
+            yield Schedule(np.full(len(problem.arrays.rank), d, np.int64), problem.arrays.order)
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,12 @@ class RoundRobin(Placer):
 
 @dataclass(frozen=True)
 class Contiguous(Placer):
-    """One segment of the topological order for each device, cut by time, by memory and in between.
+    """One segment of a line of groups for each device.
 
-    Of a training step, the forward ops are cut and the backward ops follow them. Cuts by memory
-    are moved a few times, each time by what the simulator says of every device's peak.
+    The topological order, cut by time, by memory and in between, cuts by memory moved a few times by
+    what the simulator says of every device's peak; and the best cuts of the same line, and of lines
+    in which what talks much stands close, for the highest load of a device (`chain_splits`). Of a
+    training step, the forward ops are cut and the backward ops follow them.
     """
 
     name: ClassVar[str] = "contiguous"

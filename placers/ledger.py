@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from baechi.cost.jit import leaf, maker
+from baechi.cost.jit import NONE, leaf, maker
 from baechi.cost.problem import TOKEN, Arrays, Ints
 
-__all__ = ["Ledger", "commit", "finish", "new_ledger", "overflow"]
+__all__ = ["Ledger", "add_copy", "commit", "copy_at", "finish", "new_ledger", "overflow"]
 
 
 class Ledger(NamedTuple):
@@ -22,10 +22,12 @@ class Ledger(NamedTuple):
         persistent, dynamic, peak: (devices,) bytes that persist, that come and go, and the highest
             of the latter so far.
         unread: (tensors,) readers that are not placed yet.
-        storage: (tensors,) where a placed tensor lives: its own number, or behind the tensors, by
-            (tensor, device), a received copy.
+        storage: (tensors,) where a placed tensor lives: its own number, or behind the tensors a
+            received copy.
         holders: (storages,) how many hold it.
-        arrived: (tensors, devices) when a copy is there, or -1.
+        copy_ptr: (tensors + 1,) room for the copies of each tensor: one for each reader, by device
+            when there are as many readers as devices, else in the order in which they come.
+        copy_device, copy_time, copy_tensor: (copies,) where it is, or -1; when it is there; of what.
         home: (groups,) device of each group, or -1.
     """
 
@@ -35,7 +37,10 @@ class Ledger(NamedTuple):
     unread: Ints
     storage: Ints
     holders: Ints
-    arrived: Ints
+    copy_ptr: Ints
+    copy_device: Ints
+    copy_time: Ints
+    copy_tensor: Ints
     home: Ints
 
 
@@ -48,16 +53,52 @@ def new_ledger(a: Arrays, home: Ints, group_persistent: Ints) -> Ledger:
     for g in range(len(home)):
         if home[g] >= 0:
             persistent[home[g]] += group_persistent[g]
+    copy_ptr = np.zeros(tensors + 1, np.int64)
+    for t in range(tensors):
+        copy_ptr[t + 1] = copy_ptr[t] + min(unread[t], devices)
+    copies = copy_ptr[tensors]
+    copy_tensor = np.empty(copies, np.int64)
+    for t in range(tensors):
+        copy_tensor[copy_ptr[t] : copy_ptr[t + 1]] = t
     return Ledger(
         persistent,
         np.zeros(devices, np.int64),
         np.zeros(devices, np.int64),
         unread,
         np.arange(tensors),
-        np.zeros(tensors * (devices + 1), np.int64),
-        np.full((tensors, devices), -1, np.int64),
+        np.zeros(tensors + copies, np.int64),
+        copy_ptr,
+        np.full(copies, -1, np.int64),
+        np.zeros(copies, np.int64),
+        copy_tensor,
         home.copy(),
     )
+
+
+@leaf
+def copy_at(a: Arrays, b: Ledger, t: int, p: int) -> int:
+    """The copy of tensor `t` on device `p`, or -1."""
+    first, last = b.copy_ptr[t], b.copy_ptr[t + 1]
+    if last - first == len(a.cap):
+        return int(first + p if b.copy_device[first + p] >= 0 else NONE)
+    for k in range(first, last):
+        if b.copy_device[k] == p:
+            return int(k)
+        if b.copy_device[k] < 0:
+            break
+    return int(NONE)
+
+
+@leaf
+def add_copy(a: Arrays, b: Ledger, t: int, p: int, time: int) -> None:
+    """Enter a copy of tensor `t` that will be on device `p`."""
+    k = b.copy_ptr[t]
+    if b.copy_ptr[t + 1] - k == len(a.cap):
+        k += p
+    else:
+        while b.copy_device[k] >= 0:
+            k += 1
+    b.copy_device[k], b.copy_time[k] = p, time
 
 
 @leaf
@@ -71,7 +112,7 @@ def overflow(a: Arrays, b: Ledger, device: Ints, group_persistent: Ints, i: int,
         source = device[a.t_op[t]]
         if source < 0:
             source = b.home[a.group[a.t_op[t]]]
-        if a.t_ticks[t] != TOKEN and source >= 0 and source != p and b.arrived[t, p] < 0:
+        if a.t_ticks[t] != TOKEN and source >= 0 and source != p and copy_at(a, b, t, p) < 0:
             need += a.t_bytes[t]
     g = a.group[i]
     persistent = b.persistent[p] + (group_persistent[g] if b.home[g] < 0 else 0)
@@ -83,21 +124,21 @@ def _storage_read(a: Arrays, b: Ledger, device: Ints, t: int, p: int) -> int:
     """The storage that an op on device `p` reads tensor `t` from."""
     if a.t_ticks[t] == TOKEN or device[a.t_op[t]] == p:
         return int(b.storage[t])
-    return int(len(a.t_op) + t * len(a.cap) + p)
+    return int(len(a.t_op) + copy_at(a, b, t, p))
 
 
 @leaf
 def _release(a: Arrays, b: Ledger, storage: int, p: int) -> None:
     b.holders[storage] -= 1
     if b.holders[storage] == 0:
-        tensors, devices = len(a.t_op), len(a.cap)
-        b.dynamic[p] -= a.t_size[storage] if storage < tensors else a.t_bytes[(storage - tensors) // devices]
+        tensors = len(a.t_op)
+        b.dynamic[p] -= a.t_size[storage] if storage < tensors else a.t_bytes[b.copy_tensor[storage - tensors]]
 
 
 @leaf
 def commit(a: Arrays, b: Ledger, device: Ints, group_persistent: Ints, i: int, p: int) -> None:
-    """Place op `i`, whose new copies are in `arrived` already marked, on device `p` and start it."""
-    devices, tensors = len(a.cap), len(a.t_op)
+    """Place op `i`, whose new copies are entered already, on device `p` and start it."""
+    tensors = len(a.t_op)
     g = a.group[i]
     if b.home[g] < 0:
         b.home[g] = p
@@ -124,10 +165,9 @@ def commit(a: Arrays, b: Ledger, device: Ints, group_persistent: Ints, i: int, p
         b.unread[t] -= 1
         if b.unread[t] == 0:
             _release(a, b, b.storage[t], device[a.t_op[t]])
-            for q in range(devices):
-                copy = tensors + t * devices + q
-                if b.arrived[t, q] >= 0 and b.holders[copy] > 0:
-                    _release(a, b, copy, q)
+            for copy in range(b.copy_ptr[t], b.copy_ptr[t + 1]):
+                if b.copy_device[copy] >= 0 and b.holders[tensors + copy] > 0:
+                    _release(a, b, tensors + copy, b.copy_device[copy])
 
 
 @leaf

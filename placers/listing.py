@@ -6,7 +6,7 @@ import numpy as np
 
 from baechi.cost.jit import leaf, maker
 from baechi.cost.problem import PARALLEL, SEQUENTIAL, TOKEN, Arrays, Ints
-from baechi.placers.ledger import Ledger, new_ledger, overflow
+from baechi.placers.ledger import Ledger, add_copy, copy_at, new_ledger, overflow
 from baechi.sim.transfers import transfer_ticks
 
 __all__ = [
@@ -22,7 +22,10 @@ __all__ = [
     "may_run",
     "over_cap",
     "place_of",
+    "roomy",
 ]
+
+_FIRST_ROOM = 1024
 
 NOW, PLACED, SENT, FORCED = range(4)
 """Where `State.tally` counts what."""
@@ -43,7 +46,8 @@ class State(NamedTuple):
             those that could start now by topological order.
         stuck, stuck_count: ready ops that did not fit on a device since an op last ended.
         awake: (devices,) the favourite child that a device awaits, or -1.
-        urgent: a heap of ready ops by the time from which they could start anywhere.
+        urgent: a heap of ready ops by the time from which they could start anywhere; without room
+            when no op has a favourite child.
         follows: (ops,) 1 for ops that are placed with their first reader.
         stack: room for `collect`.
         tally: counters.
@@ -71,24 +75,25 @@ class State(NamedTuple):
 
 
 @maker
-def begin(a: Arrays, home: Ints) -> State:
-    """Before the first op is placed."""
+def begin(a: Arrays, home: Ints, waits: bool) -> State:
+    """Before the first op is placed; `waits` says whether a device may ever wait for a favourite child."""
     ops, devices, reads = len(a.rank), len(a.cap), len(a.in_t)
     persistent = np.zeros(len(a.group_ptr) - 1, np.int64)
     for i in range(ops):
         persistent[a.group[i]] += a.persistent[i]
-    due = np.empty((devices, ops + reads + 2, 3), np.int64)
-    ready = np.empty((devices, ops + reads + 2, 3), np.int64)
-    urgent = np.empty((ops + devices * reads + 2, 3), np.int64)
+    due = np.empty((devices, _FIRST_ROOM, 3), np.int64)
+    ready = np.empty((devices, _FIRST_ROOM, 3), np.int64)
+    urgent = np.empty((ops + devices * reads + 2 if waits else 2, 3), np.int64)
     due[:, 0, 0] = 0
     ready[:, 0, 0] = 0
     urgent[0, 0] = 0
+    books = new_ledger(a, home, persistent)
     return State(
-        new_ledger(a, home, persistent),
+        books,
         persistent,
         np.full(ops, -1, np.int64),
         np.empty(ops, np.int64),
-        np.empty((devices * reads, 2), np.int64),
+        np.empty((len(books.copy_time), 2), np.int64),
         a.in_ptr[1:] - a.in_ptr[:-1],
         np.zeros(ops, np.int64),
         np.full(devices, -1, np.int64),
@@ -96,13 +101,53 @@ def begin(a: Arrays, home: Ints) -> State:
         np.zeros(2 * devices, np.int64),
         due,
         ready,
-        np.empty((devices, ops + reads + 1), np.int64),
+        np.empty((devices, _FIRST_ROOM), np.int64),
         np.zeros(devices, np.int64),
         np.full(devices, -1, np.int64),
         urgent,
         _followers(a),
         np.empty(ops + reads + 1, np.int64),
         np.zeros(4, np.int64),
+    )
+
+
+@maker
+def roomy(s: State, more: int) -> State:
+    """The state with room for `more` entries in the queues of each device."""
+    devices, room = s.due.shape[0], s.due.shape[1]
+    need = 0
+    for p in range(devices):
+        need = max(need, s.due[p, 0, 0] + s.open[p, 0, 0] + s.stuck_count[p] + more + 2)
+    if need <= room:
+        return s
+    room = 2 * need
+    due = np.empty((devices, room, 3), np.int64)
+    ready = np.empty((devices, room, 3), np.int64)
+    stuck = np.empty((devices, room), np.int64)
+    for p in range(devices):
+        due[p, : s.due[p, 0, 0] + 1] = s.due[p, : s.due[p, 0, 0] + 1]
+        ready[p, : s.open[p, 0, 0] + 1] = s.open[p, : s.open[p, 0, 0] + 1]
+        stuck[p, : s.stuck_count[p]] = s.stuck[p, : s.stuck_count[p]]
+    return State(
+        s.books,
+        s.group_persistent,
+        s.device,
+        s.sequence,
+        s.sent,
+        s.waits,
+        s.end,
+        s.running,
+        s.free_at,
+        s.lane,
+        due,
+        ready,
+        stuck,
+        s.stuck_count,
+        s.awake,
+        s.urgent,
+        s.follows,
+        s.stack,
+        s.tally,
     )
 
 
@@ -149,15 +194,16 @@ def earliest(a: Arrays, i: int, p: int, s: State, fetch: bool) -> int:
         source = place_of(a, a.t_op[t], p, s)
         there = s.end[a.t_op[t]]
         if source != p and a.t_ticks[t] != TOKEN:
-            if s.books.arrived[t, p] >= 0:
-                there = s.books.arrived[t, p]
+            copy = copy_at(a, s.books, t, p)
+            if copy >= 0:
+                there = s.books.copy_time[copy]
             else:
                 if a.contention != PARALLEL:
                     there = max(there, taken, s.lane[source])
                 there += transfer_ticks(a, t, source, p)
                 taken = there
                 if fetch:
-                    s.books.arrived[t, p] = there
+                    add_copy(a, s.books, t, p, there)
                     if a.contention != PARALLEL:
                         s.lane[source] = s.lane[lane_in] = there
                     sent = s.tally[SENT]
@@ -235,8 +281,10 @@ def over_cap(a: Arrays, i: int, p: int, s: State) -> int:
 @leaf
 def may_run(a: Arrays, i: int, p: int, s: State) -> bool:
     """Whether op `i` is still to be placed and its group leaves it device `p`."""
+    if s.device[i] >= 0:
+        return False
     home = s.books.home[a.group[i]]
-    return bool(s.device[i] < 0 and (home < 0 or home == p))
+    return bool(home < 0 or home == p)
 
 
 @leaf

@@ -1,58 +1,178 @@
-"""The default placer: the best of the others, made better."""
+"""The default placer: the best of the others, made better until time is up or the bound is near."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
+from itertools import cycle
+from typing import ClassVar, NamedTuple
 
-from baechi.cost.problem import Problem
+from baechi.cost.problem import Arrays, Problem
 from baechi.errors import Infeasible
-from baechi.placers.base import Placer, Solution, best_of
+from baechi.placers.base import Placer, Scored, Solution
 from baechi.placers.etf import Etf
 from baechi.placers.fixed import Contiguous, Single
-from baechi.placers.improve import improve, tries_for
+from baechi.placers.heft import Heft
+from baechi.placers.metis import Metis
+from baechi.placers.pipeline import Pipeline
 from baechi.placers.sct import Sct
+from baechi.placers.search import improve, tries_for
 from baechi.placers.topo import Topo
 from baechi.placers.variants import Variant
-from baechi.sim.evaluate import Schedule
+from baechi.placers.watch import Watch
+from baechi.sim.evaluate import Schedule, score
 
 __all__ = ["Auto"]
+
+_WARMTHS = (0.003, 0.01, 0.001, 0.05)  # of the searches in each round
+_CHAINS = len(_WARMTHS)
+_THREADS = 2  # whatever the machine has: a search does not depend on how many run beside it
+_ROUNDS = 3
+_ROUND_SECONDS = 1.5
+_LARGEST_PROGRAMME = 50_000  # ops up to which m-SCT and METIS take part
+_LARGEST_PROOF = 120  # groups up to which a budget pays for a proof
+_SEARCH_SHARE = 0.4  # of such a budget
+
+
+class _Job(NamedTuple):
+    start: Schedule
+    tries: int
+    seed: int
+    warmth: float
 
 
 @dataclass(frozen=True)
 class Auto(Placer):
-    """Never worse than doing less: one device, a contiguous split, m-TOPO, m-ETF and m-SCT compete in
-    the simulator, and local search goes on from the best of them.
+    """Never worse than doing less: one device, contiguous splits, m-TOPO, m-ETF, m-SCT, HEFT, METIS where
+    it is installed and, of micro-batches, pipelines compete in the simulator, and local search goes
+    on from the best of them. With a budget, small graphs then go to the constraint programme.
+
+    Interrupted, it returns the best so far.
 
     Args:
-        work: simulator events that local search may spend.
+        work: ops and reads that local search may visit, when it has no budget; it then finds the same
+            on every machine.
+        budget: seconds to search, instead; 0 for none.
+        gap: stop this near to the lower bound, as a fraction of it.
     """
 
     name: ClassVar[str] = "auto"
-    work: float = 1.5e7
+    work: float = 1.5e9
+    budget: float = 0.0
+    gap: float = 0.0
 
-    def solve(self, problem: Problem, views: Sequence[Variant], seed: int) -> Solution:
+    def solve(self, problem: Problem, views: Sequence[Variant], seed: int, watch: Watch) -> Solution:
         """The improved best of the competitors that fit."""
-        found = list(self._found(problem, views, seed))
-        best = best_of(problem, found).schedule
-        if len(problem.cluster) == 1:
-            return Solution(best)
-        for view in (*views[1:], views[0]):
-            a = view.whole.arrays
-            best = best_of(problem, (best, improve(a, best, tries=tries_for(a, self.work), seed=seed))).schedule
-        return Solution(best)
+        watch.budget, watch.gap = self.budget or None, self.gap
+        pool = _Pool(problem.arrays, watch)
+        try:
+            _compete(problem, views, seed, pool)
+            if len(problem.cluster) > 1:
+                self._search(views, seed, pool)
+                self._prove(problem, seed, pool)
+        except KeyboardInterrupt:
+            if not pool.found or pool.best.score[0] > 0:
+                raise
+            watch.interrupted = True
+        return Solution(pool.best.schedule, pool.proved)
 
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """What it finds for the problem as it is."""
-        yield self.solve(problem, (Variant.plain(problem),), seed).schedule
+        yield self.solve(problem, (Variant.plain(problem),), seed, Watch()).schedule
 
-    def _found(self, problem: Problem, views: Sequence[Variant], seed: int) -> Iterator[Schedule]:
-        failure: Infeasible | None = None
-        some = False
-        for placer in (Single(), Contiguous(), Topo(), Etf(), Sct()):
-            try:
-                yield placer.solve(problem, views, seed).schedule
-                some = True
-            except Infeasible as error:
-                failure = error
-        if not some and failure is not None:
-            raise failure
+    def _search(self, views: Sequence[Variant], seed: int, pool: "_Pool") -> None:
+        """Rounds of searches from the best: over what belongs together first, over single groups last."""
+        fields = [view.whole.arrays for view in (*views[1:], views[0])]
+        rounds = [a for a in fields for _ in range(_ROUNDS)] if self.budget == 0 else cycle(fields)
+        last = self.budget * (_SEARCH_SHARE if _is_small(pool.a) else 1.0)
+        share = self.work / (_ROUNDS * len(fields) * _CHAINS)
+        with ThreadPoolExecutor(_THREADS) as threads:
+            for k, a in enumerate(rounds):
+                if pool.watch.done or 0 < last < pool.watch.progress.seconds or tries_for(a, share) == 0:
+                    return
+                began = time.monotonic()
+                pool.add(list(threads.map(partial(_chain, a), _jobs(a, share, seed + _CHAINS * k, pool))))
+                if self.budget > 0:
+                    aim = min(_ROUND_SECONDS, pool.watch.seconds_left or 0.0)
+                    share *= aim / max(time.monotonic() - began, 1e-3)
+
+    def _prove(self, problem: Problem, seed: int, pool: "_Pool") -> None:
+        """Spend what the search has left of the budget on a small graph's optimum and its proof."""
+        if self.budget == 0 or pool.watch.done or not _is_small(pool.a):
+            return
+        from baechi.placers.cp import solve_exact  # a heavy import, which starts from what this placer finds
+
+        proof = solve_exact(
+            problem.arrays,
+            pool.best.schedule,
+            seconds=pool.watch.seconds_left or 0.0,
+            gap=self.gap,
+            workers=_THREADS,
+            seed=seed,
+            bound=pool.watch.bound,
+        )
+        pool.proved["constraint programme"] = proof.bound
+        pool.watch.prove(proof.bound)
+        pool.add([proof.schedule])
+
+
+def _members(problem: Problem) -> Iterator[Placer]:
+    yield from (Single(), Contiguous(), Topo(), Etf(), Heft())
+    if any(op.copy is not None for op in problem.graph.ops):
+        yield Pipeline()
+    if len(problem.graph) <= _LARGEST_PROGRAMME:
+        yield Sct()
+        if Metis.available():
+            yield Metis()
+
+
+def _compete(problem: Problem, views: Sequence[Variant], seed: int, pool: "_Pool") -> None:
+    failure: Infeasible | None = None
+    for placer in _members(problem):
+        if pool.found and pool.watch.done:
+            return
+        try:
+            pool.add([placer.solve(problem, views, seed, pool.watch).schedule])
+        except Infeasible as error:
+            failure = error
+    if not pool.found and failure is not None:
+        raise failure
+
+
+def _is_small(a: Arrays) -> bool:
+    return len(a.group_ptr) - 1 <= _LARGEST_PROOF
+
+
+def _jobs(a: Arrays, work: float, seed: int, pool: "_Pool") -> Iterator[_Job]:
+    starts = pool.found[:2]
+    for c, warmth in enumerate(_WARMTHS):
+        yield _Job(starts[c % len(starts)].schedule, tries_for(a, work), seed + c, warmth)
+
+
+def _chain(a: Arrays, job: _Job) -> Schedule:
+    return improve(a, job.start, tries=job.tries, seed=job.seed, warmth=job.warmth)
+
+
+class _Pool:
+    """Schedules found so far, the best first, each placement and sequence once."""
+
+    def __init__(self, a: Arrays, watch: Watch) -> None:
+        self.a = a
+        self.watch = watch
+        self.proved: dict[str, int] = {}
+        self.found: list[Scored] = []
+        self._seen: set[bytes] = set()
+
+    @property
+    def best(self) -> Scored:
+        return self.found[0]
+
+    def add(self, schedules: Iterable[Schedule]) -> None:
+        for schedule in schedules:
+            key = schedule.device.tobytes() + schedule.sequence.tobytes()
+            if key not in self._seen:
+                self._seen.add(key)
+                self.found.append(Scored(score(self.a, schedule), schedule))
+        self.found.sort(key=lambda one: one.score)
+        self.watch.note(self.best.score)

@@ -17,7 +17,8 @@ def announce(a: Arrays, i: int, s: State) -> None:
             start = earliest(a, i, p, s, False)
             heap_push(s.due[p], start, a.rank[i], i)
             latest = max(latest, start)
-    heap_push(s.urgent, latest, a.rank[i], i)
+    if len(s.urgent) > 2:
+        heap_push(s.urgent, latest, a.rank[i], i)
 
 
 @leaf

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from baechi.placers.improve import improve, tries_for
+from baechi.placers.search import improve, tries_for
 from baechi.placers.segments import splits
 from baechi.placers.variants import Variant
 from baechi.sim.evaluate import Schedule, score
@@ -22,7 +22,7 @@ def repair(view: Variant, schedule: Schedule, seed: int) -> Schedule:
     a = view.whole.arrays
     best = schedule
     for start in _starts(view, schedule):
-        mended = improve(a, start, tries=tries_for(a), seed=seed)
+        mended = improve(a, start, tries=max(150, tries_for(a)), seed=seed)
         best = min(best, start, mended, key=lambda one: score(a, one))
         if score(a, best)[0] == 0:
             break

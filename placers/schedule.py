@@ -16,7 +16,7 @@ are looked at again when they come to the top.
 
 from typing import NamedTuple
 
-from baechi.cost.jit import NONE, kernel, leaf
+from baechi.cost.jit import NONE, kernel, leaf, maker
 from baechi.cost.problem import Arrays, Ints
 from baechi.placers.ledger import commit, finish
 from baechi.placers.listing import (
@@ -32,6 +32,7 @@ from baechi.placers.listing import (
     may_run,
     over_cap,
     place_of,
+    roomy,
 )
 from baechi.placers.ready import announce, awake_candidate, candidate
 from baechi.sim.heap import heap_pop, heap_push
@@ -67,42 +68,71 @@ def list_schedule(a: Arrays, child: Ints, home: Ints, soft: bool) -> ListSchedul
         home: (groups,) device that a group is bound to, or -1.
         soft: at a dead end, place the op that goes least over a cap, and go on.
     """
-    s = begin(a, home)
-    _loop(a, child, soft, s)
-    placed, sent = s.tally[PLACED], s.tally[SENT]
-    return ListSchedule(placed, s.tally[FORCED], s.device, s.sequence[:placed], s.sent[:sent])
+    s = begin(a, home, bool((child >= 0).any()))
+    placed, forced, sent = _loop(a, child, soft, s)
+    return ListSchedule(placed, forced, s.device, s.sequence[:placed], s.sent[:sent])
 
 
-@leaf
-def _loop(a: Arrays, child: Ints, soft: bool, s: State) -> None:
+@maker
+def _loop(a: Arrays, child: Ints, soft: bool, s: State) -> tuple[int, int, int]:
+    """Returns how many ops were placed, how many of them over a cap, and how many tensors are sent."""
     ops, devices = len(a.rank), len(a.cap)
+    free = 0
     for i in range(ops):
         if s.follows[i]:
             for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
                 for k in range(a.rd_ptr[t], a.rd_ptr[t + 1]):
                     s.waits[a.rd_op[k]] -= 1
     for i in range(ops):
+        free += s.waits[i] == 0 and not s.follows[i]
+    s = roomy(s, free)
+    for i in range(ops):
         if s.waits[i] == 0 and not s.follows[i]:
             announce(a, i, s)
     while True:
-        while _start_best(a, s):
-            pass
-        if s.tally[PLACED] == ops:
-            return
-        moment = _next_moment(a, s)
-        if moment == _NEVER:
-            if not (soft and _force(a, s)):
-                return
-            continue
-        s.tally[NOW] = moment
-        for p in range(devices):
-            if s.running[p] >= 0 and s.free_at[p] == moment:
-                _finish(a, child, p, s)
+        i, p = _best(a, s)
+        if i < 0:
+            if s.tally[PLACED] == ops:
+                break
+            moment = _next_moment(a, s)
+            if moment < _NEVER:
+                s.tally[NOW] = moment
+                for q in range(devices):
+                    if s.running[q] >= 0 and s.free_at[q] == moment:
+                        s = roomy(s, _woken(a, s.running[q]))
+                        _finish(a, child, q, s)
+                continue
+            if soft:
+                i, p = _least_over(a, s)
+            if i < 0:
+                break
+            s.tally[FORCED] += 1
+        s = roomy(s, _moved(a, i, s))
+        _start(a, i, p, s)
+    return s.tally[PLACED], s.tally[FORCED], s.tally[SENT]
 
 
 @leaf
-def _start_best(a: Arrays, s: State) -> bool:
-    """Start, of what the free devices could start now, what comes first; false when there is nothing."""
+def _woken(a: Arrays, i: int) -> int:
+    """How many ops may become ready, at most, when op `i` ends."""
+    return int(a.rd_ptr[a.out_ptr[i + 1]] - a.rd_ptr[a.out_ptr[i]])
+
+
+@leaf
+def _moved(a: Arrays, i: int, s: State) -> int:
+    """How many ready ops, at most, may start sooner where inputs of op `i` and of what follows it are sent."""
+    readers = 0
+    for k in range(collect(a, i, s) + 1):
+        j = i if k == 0 else s.stack[k - 1]
+        for r in range(a.in_ptr[j], a.in_ptr[j + 1]):
+            t = a.in_t[r]
+            readers += a.rd_ptr[t + 1] - a.rd_ptr[t]
+    return int(readers)
+
+
+@leaf
+def _best(a: Arrays, s: State) -> tuple[int, int]:
+    """Of what the free devices could start now, what comes first, and where; -1 when there is nothing."""
     best, where, since = NONE, NONE, 0
     for p in range(len(a.cap)):
         if s.running[p] >= 0:
@@ -113,10 +143,7 @@ def _start_best(a: Arrays, s: State) -> bool:
         start = max(s.free_at[p], earliest(a, i, p, s, False))
         if best < 0 or start < since or (start == since and a.rank[i] < a.rank[best]):
             best, where, since = i, p, start
-    if best < 0:
-        return False
-    _start(a, best, where, s)
-    return True
+    return best, where
 
 
 @leaf
@@ -140,7 +167,8 @@ def _start(a: Arrays, i: int, p: int, s: State) -> None:
             if s.waits[reader] == 0 and not s.follows[reader] and may_run(a, reader, q, s):
                 sooner = earliest(a, reader, q, s, False)
                 heap_push(s.due[q], sooner, a.rank[reader], reader)
-                heap_push(s.urgent, sooner, a.rank[reader], reader)
+                if len(s.urgent) > 2:
+                    heap_push(s.urgent, sooner, a.rank[reader], reader)
 
 
 @leaf
@@ -207,8 +235,8 @@ def _next_moment(a: Arrays, s: State) -> int:
 
 
 @leaf
-def _force(a: Arrays, s: State) -> bool:
-    """At a dead end, start the ready op that goes least over a cap."""
+def _least_over(a: Arrays, s: State) -> tuple[int, int]:
+    """At a dead end, the ready op that goes least over a cap, and where; -1 when there is none."""
     best, where, least = NONE, NONE, _NEVER
     for p in range(len(a.cap)):
         for k in range(s.stuck_count[p]):
@@ -217,8 +245,4 @@ def _force(a: Arrays, s: State) -> bool:
                 over = over_cap(a, i, p, s)
                 if over < least or (over == least and a.rank[i] < a.rank[best]):
                     best, where, least = i, p, over
-    if best < 0:
-        return False
-    s.tally[FORCED] += 1
-    _start(a, best, where, s)
-    return True
+    return best, where

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baechi.cost.problem import Arrays, Ints, Problem
+from baechi.placers.chain import chain_splits, turns
 from baechi.placers.variants import bound_to
 from baechi.sim.evaluate import Schedule, evaluate
 
-__all__ = ["splits", "turns"]
+__all__ = ["splits"]
 
 Floats = NDArray[np.float64]
 _ROUNDS = 8
@@ -20,7 +21,7 @@ def splits(problem: Problem) -> Iterator[Schedule]:
     """Schedules of all the cuts below, each placement once."""
     a = problem.arrays
     seen = set()
-    for device in (*_cuts(a), *_cuts_by_peak(a)):
+    for device in (*_cuts(a), *_cuts_by_peak(a), *(home[a.group] for home in chain_splits(a))):
         if device.tobytes() not in seen:
             seen.add(device.tobytes())
             yield from bound_to(problem, device)
@@ -41,13 +42,6 @@ def _cuts_by_peak(a: Arrays) -> Iterator[Ints]:
         yield device
         peak = evaluate(a, Schedule(device, a.order))[0].peak
         room = _share(room * np.sqrt(a.cap / np.maximum(peak, 1)))
-
-
-def turns(a: Arrays) -> Ints:
-    """Rank of each group by its first op in topological order."""
-    first = np.full(len(a.group_ptr) - 1, len(a.rank))
-    np.minimum.at(first, a.group, a.rank)
-    return np.argsort(np.argsort(first))
 
 
 def _segments(a: Arrays, devices: int, share: float) -> Ints:

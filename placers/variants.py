@@ -7,22 +7,22 @@ all of them on it.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
-from baechi.cost.compute import op_seconds
-from baechi.cost.problem import Ints, Problem, group_labels
-from baechi.ir.cluster import Link
-from baechi.ir.graph import Graph
-from baechi.ir.op import Op, Tensor
-from baechi.passes import Colocate, CoPlace, forward_only, fuse, hosts
+from baechi.cost.problem import TOKEN, Arrays, Ints, Problem
+from baechi.placers.clusters import first_members
+from baechi.placers.colocated import colocated, marks_of
+from baechi.placers.coplaced import co_placed
+from baechi.placers.halves import forward_half
 from baechi.placers.schedule import list_schedule
 from baechi.sim.evaluate import Schedule
+from baechi.units import TICKS_PER_SECOND
 
 __all__ = ["Variant", "bound_to", "variants"]
 
 _GROUPS_PER_DEVICE = 4
+_RATIO = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Variant:
 
     Attributes:
         name: ``plain``, ``co-placed`` or ``forward``.
-        problem: what the placer sees.
+        problem: what the placer sees; its arrays, for its graph is that of the whole step.
         whole: the whole step, with what is drawn together as colocation groups.
         lift: turns the placer's schedule into schedules of the whole step.
     """
@@ -56,18 +56,37 @@ def variants(problem: Problem) -> Iterator[Variant]:
     yield Variant.plain(problem)
     if not any(op.forward for op in problem.graph.ops):
         return
-    costs = _Costs(problem)
-    together = costs.co_place(Colocate(gradient=True, aliases=True, twins=True)(problem.graph))
-    grouped = problem.with_groups(group_labels(together))
+    a, marks = problem.arrays, marks_of(problem.graph)
+    phase = np.where(marks.forward, 0, np.where(marks.backward, 1, 2))
+    labels = _drawn(problem, a, colocated(problem, marks), marks.given, phase)
+    grouped = problem.with_groups(labels)
     yield Variant("co-placed", grouped, grouped, lambda schedule: (schedule,))
-    host = hosts(problem.graph)
-    declared = costs.declared if costs.uniform else None
-    forward = fuse(costs.co_place(forward_only(problem.graph, seconds=declared)), seconds=declared)
-    index = {name: k for k, op in enumerate(forward.graph.ops) for name in forward.members[op.name]}
-    follows = np.array([index[host[op.name]] for op in problem.graph.ops], np.int64)
-    lifted = Problem(forward.graph, problem.cluster, problem.table, problem.objective)
-    whole = problem.with_groups(lifted.arrays.group[follows])
-    yield Variant("forward", lifted, whole, lambda schedule: bound_to(problem, schedule.device[follows]))
+    half = forward_half(a, marks, *_views(problem))
+    if half is None:
+        return
+    parent = first_members(half.arrays.group, len(half.arrays.group_ptr) - 1)
+    labels = _drawn(problem, half.arrays, parent, marks.given[half.op], phase[half.op])
+    forward = problem.with_arrays(half.arrays).with_groups(labels)
+    whole = problem.with_groups(labels[half.follows])
+    yield Variant("forward", forward, whole, lambda schedule: bound_to(problem, schedule.device[half.follows]))
+
+
+def _drawn(problem: Problem, a: Arrays, parent: Ints, given: Ints, phase: Ints) -> Ints:
+    limit = 1 / (_GROUPS_PER_DEVICE * len(a.cap))
+    tiny = round(problem.cluster.devices[0].launch_seconds * TICKS_PER_SECOND)
+    return co_placed(a, parent, given, phase, limit, _RATIO, tiny)
+
+
+def _views(problem: Problem) -> tuple[Ints, Ints]:
+    """(ops,) ops that make nothing but views of what they read, and (tensors,) whose memory each tensor lies in."""
+    c, a = problem.graph.columns, problem.arrays
+    number = np.flatnonzero(a.t_ticks != TOKEN)
+    root = np.arange(len(a.t_op))
+    root[number] = np.where(c.alias >= 0, number[c.alias], number)
+    for _ in range(len(root).bit_length()):
+        root = root[root]
+    own = np.bincount(c.maker[c.alias < 0], minlength=len(a.rank))
+    return (own == 0) & (np.diff(c.in_ptr) > 0), root
 
 
 def bound_to(problem: Problem, device: Ints) -> tuple[Schedule, ...]:
@@ -78,36 +97,3 @@ def bound_to(problem: Problem, device: Ints) -> tuple[Schedule, ...]:
     listed = list_schedule(bound, np.full(len(device), -1, np.int64), homes, True)
     natural = Schedule(device, a.order)
     return natural, Schedule(device, listed.sequence), Schedule(device, listed.sequence, listed.sent)
-
-
-@dataclass(frozen=True)
-class _Costs:
-    """Times of ops and transfers on the first device and a typical link, for the passes."""
-
-    problem: Problem
-
-    def seconds(self, op: Op) -> float:
-        return op_seconds(op, self.problem.cluster.devices[0], self.problem.table)
-
-    def declared(self, op: Op) -> float:
-        """The time to declare for an op so that its devices, all alike, take as long as it does."""
-        return self.seconds(op) * self.problem.cluster.devices[0].speed
-
-    @property
-    def uniform(self) -> bool:
-        """Whether all devices run every op equally fast."""
-        ticks = self.problem.arrays.ticks
-        return bool((ticks == ticks[:, :1]).all())
-
-    def transfer_seconds(self, tensor: Tensor) -> float:
-        return self._link.seconds(tensor.nbytes) if tensor.seconds is None else tensor.seconds
-
-    @cached_property
-    def _link(self) -> Link:
-        cluster = self.problem.cluster
-        return cluster.link_between(cluster.devices[0].name, cluster.devices[-1].name)
-
-    def co_place(self, graph: Graph) -> Graph:
-        limit = 1 / (_GROUPS_PER_DEVICE * len(self.problem.cluster))
-        tiny = self.problem.cluster.devices[0].launch_seconds
-        return CoPlace(self.seconds, self.transfer_seconds, limit, tiny_seconds=tiny)(graph)

@@ -6,17 +6,36 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from baechi.errors import BaechiError
+from baechi.units import parse_seconds
 
-__all__ = ["add_lighter_arguments", "add_target_arguments", "check_placer", "pairs", "positive", "whole"]
+__all__ = [
+    "add_goal_arguments",
+    "add_lighter_arguments",
+    "add_placer_arguments",
+    "add_target_arguments",
+    "check_placer",
+    "pairs",
+    "placer_options",
+    "positive",
+    "whole",
+]
 
 _CONTENTIONS = ("parallel", "duplex", "sequential")
+_OBJECTIVES = ("latency", "throughput")
 
 
 def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     """The graph, the devices and the costs."""
-    parser.add_argument("target", metavar="TARGET", help="models:NAME, package.module:callable or FILE.json")
+    parser.add_argument("target", metavar="TARGET", help="models:NAME, package.module:callable, FILE.json or FILE.stg")
     model = parser.add_argument_group("the graph")
     model.add_argument("--batch", type=positive, metavar="N", help="batch size of a model")
+    model.add_argument(
+        "--microbatches",
+        type=positive,
+        default=1,
+        metavar="M",
+        help="split the batch, so that devices work as a pipeline",
+    )
     model.add_argument("--set", action="append", metavar="K=V", default=[], help="an option of the model")
     model.add_argument("--ignore-colocation", action="store_true", help="drop the file's colocation groups")
     model.add_argument("--expert", metavar="FILE", help="an expert's split, for a file")
@@ -28,6 +47,51 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     costs = parser.add_argument_group("the costs")
     costs.add_argument("--measure", action="store_true", help="run the step here once, op by op, and keep the times")
     costs.add_argument("--table", metavar="FILE", help="where measured op times are kept")
+
+
+def add_placer_arguments(parser: argparse.ArgumentParser) -> None:
+    """Who places, and what for; `placer_options` reads them."""
+    parser.add_argument("--placer", default="auto", metavar="NAME", help="auto, m-sct, m-etf, m-topo, expert, …")
+    parser.add_argument("--option", action="append", metavar="K=V", default=[], help="an option of the placer")
+    parser.add_argument("--budget", type=_duration, metavar="TIME", help="how long it may search: 10s")
+    parser.add_argument("--gap", type=_share, metavar="SHARE", help="stop this near to the lower bound: 5%%")
+    add_goal_arguments(parser)
+
+
+def add_goal_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every placer is asked for."""
+    parser.add_argument("--objective", choices=_OBJECTIVES, default="latency", help="one step, or many in a pipeline")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of random choices")
+
+
+def placer_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of the placer that was asked for, checked before anything takes time.
+
+    Raises:
+        BaechiError: B102 on one that cannot be read, B505 on an unknown placer or option.
+    """
+    options = pairs(args.option, "--option")
+    options |= {name: getattr(args, name) for name in ("budget", "gap") if getattr(args, name) is not None}
+    check_placer(args.placer, options)
+    return options
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _share(text: str) -> float:
+    """A fraction, for argparse: 5% or 0.05."""
+    try:
+        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1e6:
+        raise argparse.ArgumentTypeError(f"'{text}' is no share such as 5%")
+    return share
 
 
 def add_lighter_arguments(parser: argparse.ArgumentParser) -> None:

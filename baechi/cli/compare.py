@@ -1,16 +1,16 @@
 """Compare placers on one graph and one cluster."""
 
 import argparse
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from baechi.cli.arguments import add_target_arguments, check_placer, positive, whole
+from baechi.cli.arguments import add_goal_arguments, add_target_arguments, check_placer, positive
 from baechi.cli.output import emit, emit_json, progress, say
 from baechi.cli.run import run_plan
 from baechi.cli.subject import Subject, load_subject, restart_tuned
 from baechi.errors import BaechiError, Infeasible
+from baechi.units import parse_seconds
 
 if TYPE_CHECKING:
     from baechi.ir.plan import Bounds, Plan
@@ -20,15 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["configure", "execute"]
 
 _PLACERS = ("single", "expert", "contiguous", "round-robin", "m-topo", "m-etf", "m-sct", "auto")
-_LIMIT = re.compile(r"(\d+(?:\.\d+)?)\s*(x|s|ms|us|)")
-_UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_target_arguments(parser)
     parser.add_argument("--placers", metavar="A,B,C", help="which (default: all that apply)")
-    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the placers' random choices")
+    add_goal_arguments(parser)
     parser.add_argument(
         "--fail-over", metavar="LIMIT", help="exit 1 when the best predicted step is over 120ms, or 1.2x the bound"
     )
@@ -53,7 +51,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.placers is None and all(op.expert is None for op in subject.graph.ops):
         names = tuple(name for name in names if name != "expert")
     found = tuple(_compare(subject, names, args))
-    bound = bounds(Problem(subject.graph, subject.cluster, subject.table))
+    bound = bounds(Problem(subject.graph, subject.cluster, subject.table, args.objective))
     alone = one_device(subject.graph, subject.cluster, subject.table)
     allowed = None if limit is None else limit[0] * (bound.step_seconds if limit[1] else 1.0)
     if args.json:
@@ -66,7 +64,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.output:
         write_plan(best, args.output)
         say(f"wrote {args.output}, by {best.placer.name}")
-    shortest = best.predicted.step_seconds
+    shortest = best.objective_seconds
     if allowed is not None and shortest > allowed:
         say(f"the best predicted step is {shortest:.6g} s, over the limit of {allowed:.6g} s")
         return 1
@@ -82,12 +80,15 @@ def _chosen(text: str | None) -> tuple[str, ...]:
 
 def _limit(text: str) -> tuple[float, bool]:
     """A limit and whether it is a multiple of the bound."""
-    match = _LIMIT.fullmatch(text.strip())
-    if match is None:
+    number, times, rest = text.strip().partition("x")
+    try:
+        if rest:
+            raise ValueError(text)
+        return (float(number), True) if times else (parse_seconds(number), False)
+    except ValueError:
         raise BaechiError(
             "B108", f"'{text}' is no limit", help="write 0.12, 120ms, or 1.2x for a multiple of the bound"
-        )
-    return (float(match[1]), True) if match[2] == "x" else (float(match[1]) * _UNITS[match[2]], False)
+        ) from None
 
 
 def _compare(subject: Subject, names: Sequence[str], args: argparse.Namespace) -> "Iterator[Compared]":
@@ -97,7 +98,14 @@ def _compare(subject: Subject, names: Sequence[str], args: argparse.Namespace) -
     for name in names:
         try:
             with progress(f"placing {subject.graph.name} by {name}"):
-                plan = place_graph(subject.graph, subject.cluster, name, seed=args.seed, table=subject.table)
+                plan = place_graph(
+                    subject.graph,
+                    subject.cluster,
+                    name,
+                    seed=args.seed,
+                    table=subject.table,
+                    objective=args.objective,
+                )
         except Infeasible as error:
             yield Compared(name, why=error.what.removeprefix(f"'{name}' "), proved=error.proved)
             continue
@@ -110,14 +118,14 @@ def _compare(subject: Subject, names: Sequence[str], args: argparse.Namespace) -
 
 def _best(found: "Sequence[Compared]") -> "Plan | None":
     plans = [c.plan for c in found if c.plan is not None]
-    return min(plans, key=lambda plan: plan.predicted.step_seconds, default=None)
+    return min(plans, key=lambda plan: plan.objective_seconds, default=None)
 
 
 def _to_dict(
     subject: Subject, found: "Sequence[Compared]", alone: "OneDevice", bound: "Bounds", allowed: float | None
 ) -> dict[str, Any]:
     best = _best(found)
-    fired = allowed is not None and (best is None or best.predicted.step_seconds > allowed)
+    fired = allowed is not None and (best is None or best.objective_seconds > allowed)
     return {
         "schema": "baechi/compare/1",
         "graph": {"digest": subject.graph.digest, "target": dict(subject.target.description)},
@@ -143,6 +151,7 @@ def _row(c: "Compared") -> dict[str, Any]:
         "seconds": c.plan.placer.seconds,
         "predicted": {
             "step_seconds": c.plan.predicted.step_seconds,
+            "objective_seconds": c.plan.objective_seconds,
             "peak_bytes": dict(c.plan.predicted.peak_bytes),
         },
     }

@@ -5,11 +5,15 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from baechi.errors import BaechiError
+from baechi.units import format_seconds, to_seconds
 
-__all__ = ["emit", "emit_json", "progress", "say"]
+if TYPE_CHECKING:
+    from baechi.placers import Progress
+
+__all__ = ["SearchLine", "emit", "emit_json", "progress", "say"]
 
 _PATIENCE_SECONDS = 1.0
 _ERASE_LINE = "\r\x1b[K"
@@ -44,24 +48,52 @@ def say(text: str) -> None:
 @contextmanager
 def progress(what: str) -> Iterator[None]:
     """Say what takes so long, on a terminal and when it takes longer than a second."""
-    if not sys.stderr.isatty():
+    with SearchLine(what):
         yield
-        return
-    shown = threading.Event()
 
-    def show() -> None:
-        shown.set()
-        sys.stderr.write(f"{_ERASE_LINE}{what} …")
-        sys.stderr.flush()
 
-    timer = threading.Timer(_PATIENCE_SECONDS, show)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-        if shown.is_set():
+class SearchLine:
+    """One line that says what takes so long and how far it is, on a terminal and past the first second.
+
+    Args:
+        what: is going on.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._state = ""
+        self._watched = sys.stderr.isatty()
+        self._shown = threading.Event()
+        self._timer = threading.Timer(_PATIENCE_SECONDS, self._appear)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        if self._watched:
+            self._timer.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if not self._watched:
+            return
+        self._timer.cancel()
+        self._timer.join()
+        if self._shown.is_set():
             sys.stderr.write(_ERASE_LINE)
             sys.stderr.flush()
+
+    def show(self, now: "Progress") -> None:
+        """Say what a search has: the best so far, the bound, the gap."""
+        if now.ticks is None or now.gap is None:
+            return
+        best, bound = format_seconds(to_seconds(now.ticks)), format_seconds(to_seconds(now.bound))
+        self._state = f": best {best}, bound {bound}, gap {now.gap:.1%}, {now.seconds:.0f} s; Ctrl-C takes the best"
+        if self._shown.is_set():
+            self._write()
+
+    def _appear(self) -> None:
+        self._shown.set()
+        self._write()
+
+    def _write(self) -> None:
+        sys.stderr.write(f"{_ERASE_LINE}{self._what}{self._state} …")
+        sys.stderr.flush()

@@ -2,8 +2,8 @@
 
 import argparse
 
-from baechi.cli.arguments import add_lighter_arguments, add_target_arguments, check_placer, pairs, whole
-from baechi.cli.output import emit, emit_json, progress, say
+from baechi.cli.arguments import add_lighter_arguments, add_placer_arguments, add_target_arguments, placer_options
+from baechi.cli.output import SearchLine, emit, emit_json, say
 from baechi.cli.subject import load_subject, restart_tuned
 
 __all__ = ["configure", "execute"]
@@ -12,17 +12,14 @@ __all__ = ["configure", "execute"]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_target_arguments(parser)
-    parser.add_argument("--placer", default="auto", metavar="NAME", help="auto, m-sct, m-etf, m-topo, expert, …")
-    parser.add_argument("--option", action="append", metavar="K=V", default=[], help="an option of the placer")
-    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the placer's random choices")
+    add_placer_arguments(parser)
     add_lighter_arguments(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="write the plan, for run and explain")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Place, and print a summary or the plan."""
-    options = pairs(args.option, "--option")
-    check_placer(args.placer, options)
+    options = placer_options(args)
     if args.measure:
         restart_tuned(args)
     from baechi.api import place_lighter, timeline_of
@@ -32,7 +29,7 @@ def execute(args: argparse.Namespace) -> int:
 
     subject = load_subject(args)
     graph, cluster, table = subject.graph, subject.cluster, subject.table
-    with progress(f"placing {graph.name} by {args.placer}"):
+    with SearchLine(f"placing {graph.name} by {args.placer}") as line:
         graph, plan = place_lighter(
             subject.graph,
             cluster,
@@ -40,6 +37,8 @@ def execute(args: argparse.Namespace) -> int:
             options=options,
             seed=args.seed,
             table=table,
+            objective=args.objective,
+            show=line.show,
             recompute=args.recompute,
             offload=args.offload,
         )

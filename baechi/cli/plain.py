@@ -130,7 +130,12 @@ def _train(job: Mapping[str, Any]) -> dict[str, Any]:
     if job["cap_bytes"] is not None:
         map_large_blocks()  # it must not die of holes in a heap
         limit_memory(job["cap_bytes"])
-    target = load_target(described["target"], batch=described.get("batch"), options=described.get("options"))
+    target = load_target(
+        described["target"],
+        batch=described.get("batch"),
+        options=described.get("options"),
+        microbatches=described.get("microbatches", 1),
+    )
     if target.job is None:
         raise BaechiError("B603", f"'{target.name}' is a file of costs, not code")
     it = target.job
@@ -145,6 +150,7 @@ def _train(job: Mapping[str, Any]) -> dict[str, Any]:
         steps=job["steps"],
         warmup=job["warmup"],
         seed=job["seed"],
+        microbatches=target.microbatches,
     )
     return {
         "losses": list(measured.losses),

@@ -65,6 +65,7 @@ def target_of(args: argparse.Namespace) -> "Target":
         options=pairs(args.set, "--set"),
         ignore_colocation=args.ignore_colocation,
         expert=args.expert,
+        microbatches=args.microbatches,
     )
 
 
@@ -211,7 +212,9 @@ def named_target(plan: "Plan") -> "Target":
 
     known = plan.target
     text, batch, options, expert = (known.get(k) for k in ("target", "batch", "options", "expert"))
+    microbatches = known.get("microbatches", 1)
     good = isinstance(text, str) and isinstance(batch, int | None) and isinstance(options, dict | None)
+    good = good and isinstance(microbatches, int)
     if not (good and isinstance(expert, str | None)):
         raise BaechiError(
             "B406",
@@ -224,6 +227,7 @@ def named_target(plan: "Plan") -> "Target":
         options=options,
         ignore_colocation=bool(known.get("ignore_colocation")),
         expert=expert,
+        microbatches=microbatches,
     )
     return target.lightened(Lighten.of(known))
 

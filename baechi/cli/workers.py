@@ -47,8 +47,7 @@ def start_workers(plan: "Plan", target: "Target", order: "Order") -> "tuple[Repo
     """
     from baechi.backends.pytorch.executor import torch_devices
     from baechi.backends.pytorch.workers.emit import ranks_of
-    from baechi.backends.pytorch.workers.part import pack
-    from baechi.backends.pytorch.workers.world import host_store
+    from baechi.backends.pytorch.workers.world import World, host_store
     from baechi.profile.run import check_memory
 
     torch_devices(plan)
@@ -57,12 +56,10 @@ def start_workers(plan: "Plan", target: "Target", order: "Order") -> "tuple[Repo
     store, port = host_store()
     with _processes(len(names), port) as processes:
         store.set("order", pickle.dumps(order))
-        parts = _parts(plan, target)
-        for part in parts:
-            store.set(f"part/{part.rank}", pack(part))
+        World(0, len(names), store).publish(_parts(plan, target))
         with progress(f"training {target.name} in {len(names)} processes"):
             _watch(processes, names, store)
-    return tuple(pickle.loads(store.get(f"report/{rank}")) for rank in range(len(names)))
+    return _reports(store, len(names))
 
 
 def _parts(plan: "Plan", target: "Target") -> Any:
@@ -71,6 +68,11 @@ def _parts(plan: "Plan", target: "Target") -> Any:
     from baechi.cli.subject import measured_table
 
     return make_parts(target.program, plan, timeline_of(target.graph, plan, measured_table(None)))
+
+
+def _reports(store: Any, count: int) -> "tuple[Report, ...]":
+    """Wait for what all workers report, by rank."""
+    return tuple(pickle.loads(store.get(f"report/{rank}")) for rank in range(count))
 
 
 @contextlib.contextmanager
@@ -144,10 +146,8 @@ def be_worker(plan: "Plan", target: "Target", order: "Order") -> "tuple[Report, 
             world.store.set("order", pickle.dumps(order))
             world.publish(_parts(plan, target))
         _work(world, target)
-        if world.rank:
-            world.store.wait([f"report/{rank}" for rank in range(world.size)])
-            return None
-        return tuple(pickle.loads(world.store.get(f"report/{rank}")) for rank in range(world.size))
+        reports = _reports(world.store, world.size)
+        return reports if world.rank == 0 else None
 
 
 def _work(world: "World", target: "Target | None") -> None:

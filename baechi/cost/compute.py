@@ -1,10 +1,14 @@
 """Time of one op on one device: declared, measured, or by the roofline."""
 
+import numpy as np
+from numpy.typing import NDArray
+
 from baechi.cost.table import CostTable
 from baechi.ir.cluster import Device
+from baechi.ir.graph import Graph
 from baechi.ir.op import Op
 
-__all__ = ["op_seconds", "roofline_seconds"]
+__all__ = ["graph_seconds", "op_seconds", "roofline_seconds"]
 
 
 def op_seconds(op: Op, device: Device, table: CostTable | None = None) -> float:
@@ -42,10 +46,33 @@ def roofline_seconds(op: Op, device: Device) -> float:
     """
     if op.flops == 0 and op.moved_bytes == 0:
         return 0.0
-    rates = device.flops_per_second
-    rate = rates.get(op.arithmetic) or rates.get("float32") or max(rates.values(), default=float("inf"))
-    arithmetic = op.flops / (rate * device.efficiency)
+    arithmetic = op.flops / (_rate(device, op.arithmetic) * device.efficiency)
     traffic = op.moved_bytes / device.bytes_per_second
     if op.kind in ("offload", "fetch") and device.host_bytes_per_second > 0:  # read on one side, written on the other
         traffic = max(traffic, op.moved_bytes / 2 / device.host_bytes_per_second)
     return device.launch_seconds + max(arithmetic, traffic)
+
+
+def graph_seconds(graph: Graph, device: Device, table: CostTable | None = None) -> NDArray[np.float64]:
+    """(ops,) `op_seconds` of every op of a graph, all at once."""
+    c = graph.columns
+    seconds = c.seconds / device.speed
+    open_ops = np.flatnonzero(np.isnan(seconds))
+    if len(open_ops) == 0:
+        return seconds
+    rate = {kind: _rate(device, kind) for kind in {op.arithmetic for op in graph.ops}}
+    rates = np.array([rate[graph.ops[i].arithmetic] for i in open_ops.tolist()])
+    flops, moved = c.flops[open_ops], c.moved_bytes[open_ops]
+    roofline = device.launch_seconds + np.maximum(flops / (rates * device.efficiency), moved / device.bytes_per_second)
+    seconds[open_ops] = np.where((flops == 0) & (moved == 0), 0.0, roofline)
+    measured = {} if table is None else table.seconds.get(device.type, {})
+    for i in open_ops.tolist() if measured else ():
+        key = graph.ops[i].key
+        if key and key in measured:
+            seconds[i] = measured[key]
+    return seconds
+
+
+def _rate(device: Device, arithmetic: str) -> float:
+    rates = device.flops_per_second
+    return rates.get(arithmetic) or rates.get("float32") or max(rates.values(), default=float("inf"))

@@ -1,5 +1,6 @@
 """The placement problem as flat arrays: what the compiled loops of placers and simulator read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -7,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from baechi.cost.compute import op_seconds
+from baechi.cost.compute import graph_seconds
 from baechi.cost.table import CostTable
-from baechi.cost.tensors import LINK, TOKEN, Ints, buckets, tensor_arrays, too_large, waited, whole
+from baechi.cost.tensors import LINK, MOST_TICKS, TOKEN, Ints, buckets, tensor_arrays, token_ops, too_large, whole
 from baechi.errors import BaechiError
 from baechi.ir.cluster import CONTENTIONS, Cluster, Device
 from baechi.ir.graph import Graph
@@ -36,7 +37,6 @@ UNLIMITED_CORES = 1 << 30
 
 SEQUENTIAL, DUPLEX, PARALLEL = range(3)
 LATENCY, THROUGHPUT = range(2)
-_MOST_TICKS = 4e18
 
 
 class Arrays(NamedTuple):
@@ -57,6 +57,7 @@ class Arrays(NamedTuple):
         t_bytes: (tensors,) what a transfer moves and a received copy takes.
         t_size: (tensors,) what it takes where it is made, beyond what is persistent.
         t_base: (tensors,) the input of its op whose storage it shares, or -1.
+        t_packed: (tensors,) what each transfer of it takes where it is made: a dense copy, when it has none.
         t_keep: (tensors,) whether it lives until the step ends.
         t_ticks: (tensors,) declared time of one transfer, or `LINK`, or `TOKEN`.
         in_ptr, in_t: tensors that each op reads, tokens included.
@@ -82,6 +83,7 @@ class Arrays(NamedTuple):
     t_bytes: Ints
     t_size: Ints
     t_base: Ints
+    t_packed: Ints
     t_keep: Ints
     t_ticks: Ints
     in_ptr: Ints
@@ -121,21 +123,23 @@ class Problem:
     @cached_property
     def arrays(self) -> Arrays:
         """The flat form."""
-        columns: tuple[Any, ...] = (*_op_arrays(self), *tensor_arrays(self.graph), *_cluster_arrays(self.cluster))
-        arrays = Arrays(*columns, OBJECTIVES.index(self.objective))
+        ends = (*_cluster_arrays(self.cluster), OBJECTIVES.index(self.objective))
+        columns: tuple[Any, ...] = (*_op_arrays(self), *tensor_arrays(self.graph), *ends)
+        arrays = Arrays(*columns)
         _check_sizes(arrays)
         return arrays
 
     def with_caps(self, caps: Ints) -> "Problem":
         """The same problem under other memory caps; all other arrays are shared."""
-        return self._with(self.arrays._replace(cap=caps))
+        return self.with_arrays(self.arrays._replace(cap=caps))
 
     def with_groups(self, group: Ints) -> "Problem":
         """The same problem with other colocation groups; all other arrays are shared."""
         number, ptr, members = _groups(group)
-        return self._with(self.arrays._replace(group=number, group_ptr=ptr, group_op=members))
+        return self.with_arrays(self.arrays._replace(group=number, group_ptr=ptr, group_op=members))
 
-    def _with(self, arrays: Arrays) -> "Problem":
+    def with_arrays(self, arrays: Arrays) -> "Problem":
+        """A problem that stands in for this one, such as a part of its graph; only its arrays count."""
         other = Problem(self.graph, self.cluster, self.table, self.objective)
         other.__dict__["arrays"] = arrays
         return other
@@ -143,11 +147,13 @@ class Problem:
     @cached_property
     def tensor_names(self) -> list[str]:
         """Name of each tensor; a token's is empty."""
-        controls = waited(self.graph)
+        tokens = token_ops(self.graph.columns)
+        if not tokens.any():
+            return [t.name for op in self.graph.ops for t in op.outputs]
         names: list[str] = []
-        for op in self.graph.ops:
+        for op, token in zip(self.graph.ops, tokens.tolist(), strict=True):
             names += [t.name for t in op.outputs]
-            if op.name in controls:
+            if token:
                 names.append("")
         return names
 
@@ -156,19 +162,19 @@ def _check_sizes(arrays: Arrays) -> None:
     """Sums of times, and of bytes with all tensors on all devices, must be countable in 64 bits."""
     longest = arrays.ticks.max(axis=1).sum(dtype=np.float64) + _transfer_ticks(arrays)
     made = arrays.t_bytes.sum(dtype=np.float64) * len(arrays.cap)
-    if longest > _MOST_TICKS or made + (arrays.persistent + arrays.temp.astype(np.float64)).sum() > _MOST_TICKS:
+    if longest > MOST_TICKS or made + (arrays.persistent + arrays.temp.astype(np.float64)).sum() > MOST_TICKS:
         raise too_large()
 
 
 def _op_arrays(problem: Problem) -> tuple[Ints, ...]:
-    ops = problem.graph.ops
-    rank = np.empty(len(ops), np.int64)
+    c = problem.graph.columns
     order = np.asarray(problem.graph.order, np.int64)
-    rank[order] = np.arange(len(ops))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
     return (
         _ticks(problem),
-        whole([op.persistent_bytes for op in ops]),
-        whole([op.temp_bytes for op in ops]),
+        whole(c.persistent_bytes),
+        whole(c.temp_bytes),
         rank,
         order,
         *_groups(group_labels(problem.graph)),
@@ -176,9 +182,13 @@ def _op_arrays(problem: Problem) -> tuple[Ints, ...]:
 
 
 def group_labels(graph: Graph) -> Ints:
-    """A number for the colocation group of each op; an op without one is a group of its own."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(op.group or "\0" + op.name, len(numbers)) for op in graph.ops], np.int64)
+    """The first op of the colocation group of each op; an op without a group is a group of its own."""
+    labels = np.arange(len(graph))
+    first: dict[str, int] = {}
+    for i, group in enumerate([op.group for op in graph.ops]):
+        if group:
+            labels[i] = first.setdefault(group, i)
+    return labels
 
 
 def _ticks(problem: Problem) -> Ints:
@@ -186,7 +196,7 @@ def _ticks(problem: Problem) -> Ints:
     for device in problem.cluster.devices:
         kind = _kind(device)
         if kind not in columns:
-            columns[kind] = _to_ticks([op_seconds(op, device, problem.table) for op in problem.graph.ops])
+            columns[kind] = _to_ticks(graph_seconds(problem.graph, device, problem.table))
     return np.column_stack([columns[_kind(d)] for d in problem.cluster.devices])
 
 
@@ -197,9 +207,9 @@ def _kind(device: Device) -> object:
     return (device.type, rates, memory, device.launch_seconds, device.efficiency, device.speed)
 
 
-def _to_ticks(seconds: list[float]) -> Ints:
-    values = np.array(seconds, np.float64)
-    if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() * TICKS_PER_SECOND <= _MOST_TICKS):
+def _to_ticks(seconds: Sequence[float] | NDArray[np.float64]) -> Ints:
+    values = np.asarray(seconds, np.float64)
+    if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() * TICKS_PER_SECOND <= MOST_TICKS):
         worst = values[~(np.isfinite(values) & (values >= 0))]
         what = f"{worst[0]} is not a time" if len(worst) else "the step takes longer than 4e6 s"
         raise BaechiError("B302", what, help="a cost is a finite number of seconds, at least 0")
@@ -207,8 +217,14 @@ def _to_ticks(seconds: list[float]) -> Ints:
 
 
 def _groups(labels: Ints) -> tuple[Ints, Ints, Ints]:
-    _, number = np.unique(labels, return_inverse=True)
-    return number.astype(np.int64), *buckets(number, int(number.max()) + 1 if len(number) else 0)
+    """Labels as numbers without gaps, in the order of the labels, and the ops of each."""
+    if len(labels) and labels.min() >= 0 and labels.max() < 2 * len(labels):
+        there = np.zeros(int(labels.max()) + 1, np.int64)
+        there[labels] = 1
+        number = (np.cumsum(there) - 1)[labels]
+    else:
+        number = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    return number, *buckets(number, int(number.max()) + 1 if len(number) else 0)
 
 
 def _cluster_arrays(cluster: Cluster) -> tuple[Any, ...]:

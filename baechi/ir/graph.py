@@ -1,6 +1,5 @@
 """The training graph: ops in program order, and the same thing as a networkx graph."""
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from typing import Any
 import networkx
 
 from baechi.errors import BaechiError
+from baechi.ir.columns import Columns, columns_of, digest_of
 from baechi.ir.op import PHASES, Op, Tensor
 
 __all__ = ["Graph"]
@@ -114,16 +114,14 @@ class Graph:
         return {name: tuple(ops) for name, ops in groups.items()}
 
     @cached_property
+    def columns(self) -> Columns:
+        """Costs, sizes and who reads what, as arrays by index."""
+        return columns_of(self.ops)
+
+    @cached_property
     def digest(self) -> str:
         """A hash of all that a plan depends on; equal graphs have equal digests in any process."""
-        sha = hashlib.sha256()
-        for op in self.ops:
-            sha.update(repr((op.name, op.kind, op.inputs, op.after, op.group, op.phase)).encode())
-            sha.update(repr((op.flops, op.moved_bytes, op.temp_bytes, op.persistent_bytes)).encode())
-            sha.update(repr((op.seconds, op.arithmetic, op.key)).encode())
-            for t in op.outputs:
-                sha.update(repr((t.name, t.nbytes, t.alias_of, t.held, t.seconds, t.keep)).encode())
-        return sha.hexdigest()[:16]
+        return digest_of(self.ops, self.columns)
 
     def with_ops(self, ops: Iterable[Op]) -> "Graph":
         """The same graph with other ops."""
@@ -133,9 +131,18 @@ class Graph:
 def _check_names(graph: Graph) -> None:
     if len(graph.op) != len(graph.ops):
         raise BaechiError("B201", f"two ops are called '{_repeated(o.name for o in graph.ops)}'")
-    tensors = [t.name for op in graph.ops for t in op.outputs]
-    if len(graph.tensor) != len(tensors):
+    if len(graph.tensor) != sum(len(op.outputs) for op in graph.ops):
+        tensors = (t.name for op in graph.ops for t in op.outputs)
         raise BaechiError("B202", f"two tensors are called '{_repeated(tensors)}'")
+    try:
+        if not graph.columns.repeats_a_read:
+            return
+    except KeyError:
+        pass
+    _check_reads(graph)
+
+
+def _check_reads(graph: Graph) -> None:
     for op in graph.ops:
         for name in op.inputs:
             if name not in graph.tensor:
@@ -156,6 +163,8 @@ def _repeated(names: Iterable[str]) -> str:
 
 
 def _check_numbers(graph: Graph) -> None:
+    if graph.columns.sound and {op.phase for op in graph.ops} <= set(PHASES):
+        return
     for op in graph.ops:
         numbers = {
             "flops": op.flops,
@@ -177,10 +186,14 @@ def _check_numbers(graph: Graph) -> None:
             raise BaechiError("B206", f"op '{op.name}': phase is '{op.phase}'", help="one of " + ", ".join(PHASES))
 
 
-def _topological(graph: Graph) -> list[int]:
+def _topological(graph: Graph) -> Iterable[int]:
     """Depth-first along program order: an op is preceded by what it still waits for, no more."""
-    index = {op.name: i for i, op in enumerate(graph.ops)}
-    before = [[index[graph.producer[t].name] for t in op.inputs] + [index[a] for a in op.after] for op in graph.ops]
+    c = graph.columns
+    if c.ascending:
+        return range(len(graph.ops))
+    makers, after = c.maker[c.in_t].tolist(), c.after_op.tolist()
+    reads, waits = c.in_ptr.tolist(), c.after_ptr.tolist()
+    before = [makers[reads[i] : reads[i + 1]] + after[waits[i] : waits[i + 1]] for i in range(len(graph.ops))]
     state = bytearray(len(graph.ops))  # 0 untouched, 1 on the stack, 2 done
     order: list[int] = []
     for root in range(len(graph.ops)):

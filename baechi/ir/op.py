@@ -24,6 +24,8 @@ class Tensor:
             the memory of the host rather than of the device (an offloaded tensor: all).
         seconds: the time of one transfer, when it is declared rather than left to the link.
         keep: a result of the step, so alive until the step ends.
+        scattered: a view whose elements lie apart in memory; each transfer of it sends a dense copy, which
+            takes `nbytes` where it is made, from then until the transfer has ended.
     """
 
     name: str
@@ -34,6 +36,12 @@ class Tensor:
     held: int = 0
     seconds: float | None = None
     keep: bool = False
+    scattered: bool = False
+
+    @property
+    def packed_bytes(self) -> int:
+        """Memory that each transfer of it takes where it is made."""
+        return self.nbytes if self.scattered else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,8 @@ class Op:
         forward: name of the forward op that it belongs to (its twin), for backward and update ops.
         key: what a measured time is filed under: op, shapes, dtypes.
         expert: index of the device that an expert's split gives it.
+        copy: index of the micro-batch that it works on, when the step is unrolled into several; copies
+            of one op share a colocation group.
         draws: whether it takes random numbers, so that running it twice gives two results.
     """
 
@@ -81,4 +91,5 @@ class Op:
     forward: str | None = None
     key: str = ""
     expert: int | None = None
+    copy: int | None = None
     draws: bool = False

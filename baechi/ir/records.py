@@ -52,6 +52,7 @@ _TENSOR: Readers = {
     "held": Entry.integer,
     "seconds": _optional(Entry.number),
     "keep": Entry.flag,
+    "scattered": Entry.flag,
 }
 _OP: Readers = {
     "name": Entry.text,
@@ -72,6 +73,7 @@ _OP: Readers = {
     "forward": _optional(Entry.text),
     "key": Entry.text,
     "expert": _optional(Entry.integer),
+    "copy": _optional(Entry.integer),
     "draws": Entry.flag,
 }
 _LINK: Readers = {"latency_seconds": _cost, "bytes_per_second": _rate}

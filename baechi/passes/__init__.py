@@ -4,6 +4,7 @@ from baechi.passes.base import Pass, Pipeline, run, violations
 from baechi.passes.coarsen import Coarse, fuse
 from baechi.passes.colocate import Colocate, colocate
 from baechi.passes.coplace import CoPlace, co_place
+from baechi.passes.microbatch import microbatches
 from baechi.passes.offload import offload, offloadable
 from baechi.passes.phases import follow, forward_only, hosts
 from baechi.passes.prune import Prune, prune
@@ -22,6 +23,7 @@ __all__ = [
     "forward_only",
     "fuse",
     "hosts",
+    "microbatches",
     "offload",
     "offloadable",
     "prune",

@@ -72,7 +72,7 @@ def _fused(
     inside = {t.name for op in part for t in op.outputs}
     main = max(part, key=lambda op: op.flops)
     forward = next((names.get(op.forward, op.forward) for op in part if op.forward), None)
-    experts = {op.expert for op in part}
+    experts, copies = {op.expert for op in part}, {op.copy for op in part}
     return Op(
         name=own,
         kind="fused",
@@ -91,6 +91,7 @@ def _fused(
         source=main.source,
         forward=None if forward == own else forward,
         expert=experts.pop() if len(experts) == 1 else None,
+        copy=copies.pop() if len(copies) == 1 else None,
     )
 
 

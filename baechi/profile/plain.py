@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from baechi.backends.limits import allocations
+from baechi.frontends.pytorch.batches import split_inputs
 from baechi.frontends.pytorch.modules import evaluate_loss
 from baechi.frontends.pytorch.optimizers import optimizer_spec
 from baechi.profile.step import Measured, summarize
@@ -37,6 +38,7 @@ def train_plain(
     warmup: int = 1,
     seed: int = 0,
     memory: bool = True,
+    microbatches: int = 1,
 ) -> Measured:
     """Build a module and train it some steps on one batch, in the calling thread.
 
@@ -53,9 +55,10 @@ def train_plain(
         seed: of weights and dropout.
         memory: whether one more step measures the peak of parameters, buffers, inputs, optimiser
             state and all that the step allocates.
+        microbatches: into how many the batch is split; their gradients add up before the update.
 
     Raises:
-        BaechiError: B704 on a bad loss or optimiser.
+        BaechiError: B704 on a bad loss or optimiser, B708 and B709 as `capture`.
 
     Example:
         >>> measured = train_plain(lambda: torch.nn.Linear(3, 2), (torch.ones(4, 3),), loss=torch.sum, steps=2)
@@ -66,20 +69,14 @@ def train_plain(
     module = build()
     spec = optimizer_spec(optimizer, optimizer_options, module)
     updater = spec.make(dict(module.named_parameters())) if spec is not None else None
+    parts = split_inputs((tuple(args), dict(kwargs or {}), target), microbatches, loss)
 
     def step() -> float | None:
         module.zero_grad()
-        output = module(*args, **(kwargs or {}))
-        if loss is None:
-            _backward_ones(output)
-            value = None
-        else:
-            scalar = evaluate_loss(loss, output, target, with_target=target is not None)
-            scalar.backward()  # type: ignore[no-untyped-call]
-            value = scalar.item()
+        values = [_backward(module, part, loss, microbatches) for part in parts]
         if updater is not None:
             updater.step()
-        return value
+        return None if loss is None else (sum(values[1:], start=values[0]) / microbatches).item()
 
     losses: list[float] = []
     seconds: list[float] = []
@@ -101,6 +98,18 @@ def train_plain(
             step()
         peaks[PLAIN_DEVICE] = held + found.peak_bytes
     return summarize(seconds, losses, peaks)
+
+
+def _backward(module: torch.nn.Module, given: Any, loss: Callable[..., Any] | str | None, parts: int) -> Tensor:
+    """Add the gradients of one micro-batch; returns its loss, or zero without one."""
+    args, kwargs, target = given
+    output = module(*args, **kwargs)
+    if loss is None:
+        _backward_ones(output)
+        return torch.zeros(())
+    scalar = evaluate_loss(loss, output, target, with_target=target is not None)
+    (scalar / parts if parts > 1 else scalar).backward()  # type: ignore[no-untyped-call]
+    return scalar.detach()
 
 
 def _backward_ones(output: Any) -> None:

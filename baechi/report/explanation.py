@@ -24,6 +24,7 @@ CATEGORIES = (
     "activation gradients",
     "gradients",
     "received copies",
+    "sent copies",
     "temporaries",
     "persistent",
 )
@@ -135,6 +136,8 @@ class Categories:
         op = self._graph.op[holder.op]
         if holder.kind == "copy":
             yield Share("received copies", holder.nbytes)
+        elif holder.kind == "packed":
+            yield Share("sent copies", holder.nbytes)
         elif holder.kind == "temporary":
             yield Share("temporaries", holder.nbytes)
         elif holder.kind == "tensor":

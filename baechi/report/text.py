@@ -35,7 +35,7 @@ def plan_text(graph: Graph, plan: Plan, timeline: Timeline, alone: OneDevice, *,
             [
                 ("ops", _ops(graph) + (f" (extracted in {format_seconds(seconds)})" if seconds is not None else "")),
                 ("placer", _placer(plan, options)),
-                ("step", f"{format_seconds(plan.predicted.step_seconds)} predicted, {_gap(plan)}"),
+                *_objective(plan),
                 ("bound", _bound(plan.bounds)),
                 ("one device", _alone(alone, plan.predicted.step_seconds)),
                 ("traffic", _traffic(timeline)),
@@ -66,6 +66,14 @@ def _ops(graph: Graph) -> str:
 def _placer(plan: Plan, options: str) -> str:
     shown = f" ({options})" if options else ""
     return f"{plan.placer.name}{shown}, {format_seconds(plan.placer.seconds)} of processor time, seed {plan.seed}"
+
+
+def _objective(plan: Plan) -> list[tuple[str, str]]:
+    step = f"{format_seconds(plan.predicted.step_seconds)} predicted"
+    if plan.objective == "latency":
+        return [("step", f"{step}, {_gap(plan)}")]
+    each = f"{format_seconds(plan.objective_seconds)} for each step, as the busiest device takes; {_gap(plan)}"
+    return [("pipeline", each), ("step", f"{step}, alone")]
 
 
 def _gap(plan: Plan) -> str:
@@ -248,7 +256,7 @@ def compare_text(top: str, found: Sequence[Compared], alone: OneDevice, bounds: 
 
 
 def _compared(plan: Plan, measured: float | None, alone: OneDevice, bounds: Bounds, ran: bool) -> tuple[str, ...]:
-    step = plan.predicted.step_seconds
+    step = plan.objective_seconds
     worst = max(plan.predicted.peak_bytes[d.name] / d.cap for d in plan.cluster.devices)
     return (
         format_seconds(step),

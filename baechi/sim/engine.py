@@ -8,7 +8,7 @@ ops and copies are slowed down alike.
 import numpy as np
 
 from baechi.cost.jit import kernel, leaf
-from baechi.cost.problem import PARALLEL, TOKEN, UNLIMITED_CORES, Arrays, Ints
+from baechi.cost.problem import PARALLEL, SEQUENTIAL, TOKEN, UNLIMITED_CORES, Arrays, Ints
 from baechi.sim.heap import heap_pop, heap_push
 from baechi.sim.state import CHANGES, DONE, NOW, PENDING, STARTED, Run, State, begin, receiving_lane
 from baechi.sim.transfers import Transfers, held_by, transfer_ticks
@@ -22,7 +22,7 @@ _NEVER = 2**63 - 1
 def play(
     a: Arrays, device: Ints, order: Ints, order_ptr: Ints, x: Transfers, x_rank: Ints, strict: bool, log: bool
 ) -> Run:
-    """Simulate one step; O((ops + reads + transfers) x (devices^2 + log)) time.
+    """Simulate one step; O((ops + reads + transfers) x (devices + log)) time.
 
     Args:
         device: (ops,) device of each op.
@@ -35,7 +35,7 @@ def play(
     """
     s = begin(a, device, order_ptr, x, x_rank, strict, log)
     while True:
-        _start_ops(a, device, order, order_ptr, s)
+        _start_ops(a, order, order_ptr, x, s)
         if strict and a.contention != PARALLEL:
             _start_copies_in_order(a, device, x, s)
         elif s.tally[PENDING] > 0:
@@ -67,7 +67,7 @@ def _clock_of(a: Arrays, source: int, destination: int) -> int:
 
 
 @leaf
-def _start_ops(a: Arrays, device: Ints, order: Ints, order_ptr: Ints, s: State) -> None:
+def _start_ops(a: Arrays, order: Ints, order_ptr: Ints, x: Transfers, s: State) -> None:
     for d in range(len(a.cap)):
         if s.running[d] >= 0 or s.position[d] == order_ptr[d + 1]:
             continue
@@ -82,31 +82,45 @@ def _start_ops(a: Arrays, device: Ints, order: Ints, order_ptr: Ints, s: State) 
         s.active[c] += a.threads[d]
         nbytes = a.temp[i]
         for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
-            nbytes += a.t_size[t]
+            nbytes += a.t_size[t] + a.t_packed[t] * (x.ptr[t + 1] - x.ptr[t])
         _change(s, d, nbytes)
 
 
 @leaf
 def _start_copies(a: Arrays, device: Ints, x: Transfers, s: State) -> None:
-    """Start, of the produced transfers whose lanes are free, the one of smallest rank, and again."""
+    """Start, of the produced transfers whose lanes are free, the one of smallest rank, and again.
+
+    After each event none is left that could start, so only lanes that the next event touches count.
+    """
     devices = len(a.cap)
     while s.tally[PENDING] > 0:
-        best = -1
-        rank = 0
-        for source in range(devices):
-            if s.lane_free[source] == 0:
-                continue
-            for d in range(devices):
-                at = s.pending_at[source * devices + d]
-                if s.pending[at, 0] == 0 or s.lane_free[receiving_lane(a, d)] == 0:
-                    continue
-                if best < 0 or s.pending[at + 1, 0] < rank:
-                    best, rank = source * devices + d, s.pending[at + 1, 0]
+        best, rank = -1, 0
+        for one in range(devices):
+            if s.touched[one] == 1:
+                for d in range(devices):
+                    best, rank = _sooner(a, one, d, best, rank, s)
+            if s.touched[devices + one] == 1:
+                for source in range(devices):
+                    best, rank = _sooner(a, source, one, best, rank, s)
         if best < 0:
-            return
+            break
         k = heap_pop(s.pending[s.pending_at[best] : s.pending_at[best + 1]])
         s.tally[PENDING] -= 1
         _start_copy(a, device, x, k, s)
+    s.touched[:] = 0
+
+
+@leaf
+def _sooner(a: Arrays, source: int, d: int, best: int, rank: int, s: State) -> tuple[int, int]:
+    """The better of the best pair of devices so far and another one, and the rank of its first transfer."""
+    pair = source * len(a.cap) + d
+    at = s.pending_at[pair]
+    if s.pending[at, 0] == 0 or s.lane_free[source] == 0 or s.lane_free[receiving_lane(a, d)] == 0:
+        return best, rank
+    found = s.pending[at + 1, 0]
+    if best < 0 or found < rank or (found == rank and pair < best):
+        return pair, found
+    return best, rank
 
 
 @leaf
@@ -218,6 +232,7 @@ def _finish_op(a: Arrays, device: Ints, x: Transfers, x_rank: Ints, i: int, d: i
             pair = d * len(a.cap) + x.destination[k]
             heap_push(s.pending[s.pending_at[pair] : s.pending_at[pair + 1]], x_rank[k], k, k)
             s.tally[PENDING] += 1
+            s.touched[d] = 1
         freed += _release(a, x, s.storage[t], s)
     _change(s, d, -freed)
 
@@ -229,7 +244,10 @@ def _finish_copy(a: Arrays, device: Ints, x: Transfers, k: int, c: int, s: State
     s.run.x_end[k] = s.tally[NOW]
     s.active[c] -= 1
     s.lane_free[source] = s.lane_free[receiving_lane(a, d)] = 1
+    s.touched[source] = s.touched[len(a.cap) + d] = 1
+    if a.contention == SEQUENTIAL:
+        s.touched[d] = s.touched[len(a.cap) + source] = 1
     for reader in range(a.rd_ptr[t], a.rd_ptr[t + 1]):
         if device[a.rd_op[reader]] == d:
             s.waits[a.rd_op[reader]] -= 1
-    _change(s, source, -_release(a, x, s.storage[t], s))
+    _change(s, source, -(a.t_packed[t] if a.t_packed[t] > 0 else _release(a, x, s.storage[t], s)))

@@ -114,12 +114,11 @@ def score(a: Arrays, schedule: Schedule) -> tuple[int, int]:
 def transfer_keys(problem: Problem, device: Ints, run: Run, x: Transfers) -> tuple[TransferKey, ...]:
     """The transfers of a run by name, in the order in which they started."""
     names = [d.name for d in problem.cluster.devices]
-    tensors, a = problem.tensor_names, problem.arrays
-    keys = []
-    for k in run.x_order[: len(x.tensor)].tolist():
-        t = int(x.tensor[k])
-        keys.append((tensors[t], names[device[a.t_op[t]]], names[x.destination[k]]))
-    return tuple(keys)
+    a, k = problem.arrays, run.x_order[: len(x.tensor)]
+    tensor = x.tensor[k]
+    source, destination = device[a.t_op[tensor]], x.destination[k]
+    columns = ((problem.tensor_names, tensor), (names, source), (names, destination))
+    return tuple(zip(*(map(texts.__getitem__, at.tolist()) for texts, at in columns), strict=True))
 
 
 def simulate(problem: Problem, plan: Plan) -> Timeline:

@@ -9,7 +9,7 @@ from baechi.ir.timeline import Timeline, TransferSpan
 
 __all__ = ["Holder", "Lifetime", "lifetimes"]
 
-HolderKind = Literal["persistent", "tensor", "copy", "temporary"]
+HolderKind = Literal["persistent", "tensor", "copy", "packed", "temporary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,8 @@ class Holder:
     """Bytes that are live at a peak.
 
     Attributes:
-        kind: what persists through all steps; a tensor where it is made; a received copy; what an
-            op needs only while it runs.
+        kind: what persists through all steps; a tensor where it is made; a received copy; a copy that
+            is sent in place of a scattered tensor; what an op needs only while it runs.
         op: which op has it, or made the tensor.
         tensor: the tensor; empty for what persists and what is temporary.
         nbytes: how much.
@@ -65,13 +65,17 @@ def lifetimes(graph: Graph, order: Sequence[str], timeline: Timeline, device: st
         made = [t for t in members if graph.producer[t].name in here]
         readers = (op.name for t in members for op in graph.readers[t] if op.name in here)
         holding = tuple(dict.fromkeys([*(graph.producer[t].name for t in made), *readers]))
-        sent = tuple(span for t in made for span in leaving.get(t, ()))
+        packed = [(t, span) for t in made if graph.tensor[t].packed_bytes for span in leaving.get(t, ())]
+        sent = tuple(span for t in made if not graph.tensor[t].packed_bytes for span in leaving.get(t, ()))
         keep = any(graph.tensor[t].keep for t in made)
         if maker.name not in here:
             yield Lifetime(Holder("copy", maker.name, name, base.nbytes), arrival[name], holding, sent, keep)
         elif base.nbytes > base.held:
             size = base.nbytes - base.held
             yield Lifetime(Holder("tensor", maker.name, name, size), maker.name, holding, sent, keep)
+        for tensor, span in packed:
+            op = graph.producer[tensor].name
+            yield Lifetime(Holder("packed", op, tensor, span.nbytes), op, (op,), (span,), keep=False)
 
 
 def _roots(graph: Graph, here: frozenset[str]) -> Mapping[str, str]:

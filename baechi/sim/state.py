@@ -38,7 +38,11 @@ class Run(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that changes while a step runs."""
+    """All that changes while a step runs.
+
+    `touched` are the devices that send, and behind them those that receive, on whose lanes something
+    happened since copies were last started.
+    """
 
     run: Run
     storage: Ints
@@ -52,6 +56,7 @@ class State(NamedTuple):
     active: Ints
     copies: Ints
     lane_free: Ints
+    touched: Ints
     produced: Ints
     pending: Ints
     pending_at: Ints
@@ -110,6 +115,7 @@ def begin(a: Arrays, device: Ints, order_ptr: Ints, x: Transfers, x_rank: Ints, 
         np.zeros(clocks, np.int64),
         np.zeros((clocks, at_once + 1, 3), np.int64),
         np.ones(2 * devices, np.int64),
+        np.zeros(2 * devices, np.int64),
         np.zeros(transfers, np.int64),
         pending,
         pending_at,

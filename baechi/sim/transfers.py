@@ -76,7 +76,8 @@ def storages_of(a: Arrays, device: Ints, x: Transfers) -> tuple[Ints, Ints]:
     """Storage of each tensor and reference count of each storage.
 
     A storage is that of a tensor (its number) or of a received copy (behind the tensors). It is
-    held by the op that makes it, its local readers and its outgoing transfers.
+    held by the op that makes it, its local readers and its outgoing transfers; those of a scattered
+    tensor hold copies of their own.
     """
     tensors = len(a.t_op)
     storage = np.arange(tensors)
@@ -89,7 +90,7 @@ def storages_of(a: Arrays, device: Ints, x: Transfers) -> tuple[Ints, Ints]:
                     storage[t] = storage[base]
                 else:
                     storage[t] = tensors + copy_of(x, base, device[i])
-            count[storage[t]] += 1 + a.t_keep[t] + x.ptr[t + 1] - x.ptr[t]
+            count[storage[t]] += 1 + a.t_keep[t] + (x.ptr[t + 1] - x.ptr[t] if a.t_packed[t] == 0 else 0)
         for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
             count[held_by(a, device, x, storage, i, a.in_t[k])] += 1
     return storage, count

@@ -105,9 +105,20 @@ def _end(node: fx.Node, desc: Any, names: Mapping[str, str], found: tuple[dict[i
 
 
 def _twins(nodes: Sequence[fx.Node], backward: frozenset[fx.Node]) -> dict[fx.Node, fx.Node]:
-    """A backward node belongs to the first forward node with its autograd sequence number."""
+    """A backward node belongs to the first forward node with its autograd sequence number.
+
+    A sum of gradients, which no operator of the backward pass makes, carries the newest number of all: one
+    that comes after nodes with other numbers has no twin.
+    """
     first: dict[int, fx.Node] = {}
     for node in nodes:
         if node not in backward and "seq_nr" in node.meta:
             first.setdefault(node.meta["seq_nr"], node)
-    return {n: first[n.meta["seq_nr"]] for n in nodes if n in backward and n.meta.get("seq_nr") in first}
+    newest, passed = max(first, default=-1), False
+    twins: dict[fx.Node, fx.Node] = {}
+    for node in nodes:
+        number = node.meta.get("seq_nr")
+        if node in backward and number in first and not (passed and number == newest):
+            twins[node] = first[number]
+            passed = passed or number != newest
+    return twins

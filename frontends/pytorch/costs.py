@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["arithmetic", "call_key", "dense_bytes", "flops", "moved_bytes", "temp_bytes", "tensor_key"]
+__all__ = ["arithmetic", "call_key", "dense_bytes", "flops", "moved_bytes", "temp_bytes", "tensor_key", "writes"]
 
 aten = torch.ops.aten
 
@@ -37,6 +37,26 @@ def dense_bytes(tensor: Tensor) -> int:
     """
     count = math.prod(n for n, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride or not n)
     return count * tensor.element_size()
+
+
+def is_scattered(tensor: Tensor) -> bool:
+    """Whether other elements lie between its own, as in a slice of each row.
+
+    Example:
+        >>> wide = torch.ones(2, 6)
+        >>> is_scattered(wide[:, :3]), is_scattered(wide[:1, :3]), is_scattered(wide.t()), is_scattered(wide[0].expand(4, 6))
+        (True, False, False, False)
+    """
+    if not tensor.numel():
+        return False
+    if tensor.is_conj() or tensor.is_neg():  # its memory is not its elements
+        return True
+    dense = 1
+    for stride, n in sorted((s, n) for n, s in zip(tensor.shape, tensor.stride(), strict=True) if n != 1 and s):
+        if stride != dense:
+            return True
+        dense *= n
+    return False
 
 
 def _leaves(value: Any) -> list[Tensor]:
@@ -90,6 +110,12 @@ _ATTENTION: dict[Any, Callable[..., float]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
+
+
+def writes(node: fx.Node) -> bool:
+    """Whether a call changes one of its arguments; the traced step has no such call, an unrolled one has."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
 
 
 def moved_bytes(node: fx.Node) -> int:

@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 from baechi.errors import BaechiError
 from baechi.frontends.pytorch import kernels
 from baechi.frontends.pytorch.adapter import trace_joint
+from baechi.frontends.pytorch.batches import split_tensors
 from baechi.frontends.pytorch.fallback import trace_step
 from baechi.frontends.pytorch.graph import build
 from baechi.frontends.pytorch.joint import Joint, Role, tidy
@@ -30,6 +31,7 @@ from baechi.frontends.pytorch.program import OptimizerSpec, TorchProgram
 from baechi.frontends.pytorch.provenance import provenance, user_line
 from baechi.frontends.pytorch.seeding import unseeded
 from baechi.frontends.pytorch.sharing import check_apart
+from baechi.frontends.pytorch.unroll import unroll
 from baechi.ir.graph import Graph
 
 __all__ = ["capture"]
@@ -53,6 +55,7 @@ def capture(
     name: str = "",
     portable: bool = False,
     keep_gradients: bool = False,
+    microbatches: int = 1,
 ) -> TorchProgram:
     """Capture forward, backward and update of a module as one graph.
 
@@ -72,12 +75,17 @@ def capture(
         name: of the graph; the module's class otherwise.
         portable: only generic operators, none that exists for the CPU alone.
         keep_gradients: gradients stay allocated from step to step.
+        microbatches: into how many the batch is split. The step then trains on one after the other and
+            updates once, with the mean of their gradients: what a loop over ``chunk(microbatches)`` of the
+            inputs, with ``(loss / microbatches).backward()``, does on one device. Split are the tensors whose
+            first dimension is that of the first tensor input that has dimensions; all others are
+            given whole to each micro-batch.
 
     Raises:
         BaechiError: B701 on control flow that depends on data, B702 when the code cannot be
             traced, B703 when the inputs are not the module's, B704 on a bad loss or optimiser, B705 when
             the code seeds the random numbers, B706 when weights share memory without being tied, B707 on
-            a sparse tensor.
+            a sparse tensor, B708 when the batch cannot be split into micro-batches, B709 on micro-batches without a loss.
 
     Example:
         >>> program = capture(nn.Linear(3, 2), (torch.ones(4, 3),), loss=torch.sum, optimizer="sgd")
@@ -89,14 +97,22 @@ def capture(
     leaves, tree = pytree.tree_flatten((tuple(args), dict(kwargs or {}), target))
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     plain = [t.detach() for t in leaves if isinstance(t, Tensor)]
+    part = split_tensors(plain, microbatches, loss)[0]
     wanting = [loss is None and t.requires_grad for t in leaves if isinstance(t, Tensor)]
     with unchanged(module):
         with mode:
-            tensors = [to_fake(t).requires_grad_(wants) for t, wants in zip(plain, wanting, strict=True)]
+            whole = {i: to_fake(plain[i]) for i in part}
+            traced = [part.get(i, t) for i, t in enumerate(plain)]
+            tensors = [to_fake(t).requires_grad_(wants) for t, wants in zip(traced, wanting, strict=True)]
             step = _step(module, [None if isinstance(t, Tensor) else Fixed(t) for t in leaves], tree, loss, target)
         with _tracing(step, portable):
             joint = _trace(step, tensors)
-    return _program(joint, step, leaves, spec, name or type(module).__name__, keep_gradients)
+    positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    joint = _with_assigned(joint, step.assigned)
+    joint = tidy(joint, {node: _placeholder(role, positions) for node, role in joint.roles.items()})
+    if microbatches > 1:
+        joint = unroll(joint, microbatches, whole)
+    return _program(joint, step, leaves, positions, spec, name or type(module).__name__, keep_gradients)
 
 
 def _check_inputs(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -202,11 +218,14 @@ def _untraceable(error: BaseException) -> BaechiError:
 
 
 def _program(
-    joint: Joint, step: Step, leaves: Sequence[Any], optimizer: OptimizerSpec | None, name: str, keep_gradients: bool
+    joint: Joint,
+    step: Step,
+    leaves: Sequence[Any],
+    positions: Sequence[int],
+    optimizer: OptimizerSpec | None,
+    name: str,
+    keep_gradients: bool,
 ) -> TorchProgram:
-    positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    joint = _with_assigned(joint, step.assigned)
-    joint = tidy(joint, {node: _placeholder(role, positions) for node, role in joint.roles.items()})
     built = build(joint, optimizer, keep_gradients=keep_gradients)
     inputs: list[str | None] = [None] * (len(leaves) if step.with_target else len(leaves) - 1)
     for index, position in enumerate(positions):

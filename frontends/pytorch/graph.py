@@ -11,7 +11,7 @@ from torch import fx
 
 from baechi.errors import BaechiError
 from baechi.frontends.pytorch import costs
-from baechi.frontends.pytorch.joint import Joint, Role
+from baechi.frontends.pytorch.joint import UNMARKED, Joint, Mark
 from baechi.frontends.pytorch.optimizers import state_bytes
 from baechi.frontends.pytorch.program import OptimizerSpec
 from baechi.frontends.pytorch.provenance import origin
@@ -19,6 +19,9 @@ from baechi.frontends.pytorch.writes import Built, add_writes
 from baechi.ir.op import Op, Phase, Tensor
 
 __all__ = ["build", "draws"]
+
+_FREE: Mapping[str, Any] = {"flops": 0.0, "moved_bytes": 0}
+"""What a view costs."""
 
 
 def build(joint: Joint, optimizer: OptimizerSpec | None, *, keep_gradients: bool) -> Built:
@@ -37,11 +40,11 @@ def build(joint: Joint, optimizer: OptimizerSpec | None, *, keep_gradients: bool
     for node in joint.module.graph.nodes:
         match node.op:
             case "placeholder":
-                _add_placeholder(built, node, joint.roles[node], optimizer, joint.gradients)
+                _add_placeholder(built, node, joint, optimizer)
             case "get_attr":
                 _add_constant(built, joint.module, node)
             case "call_function" if node.target is not operator.getitem:
-                _add_call(built, node, "backward" if node in backward else "forward")
+                _add_call(built, node, "backward" if node in backward else "forward", joint.marks.get(node, UNMARKED))
     _link(built, joint, backward)
     add_writes(built, joint, optimizer, keep_gradients=keep_gradients)
     return built
@@ -56,17 +59,15 @@ def _close_backward(joint: Joint) -> frozenset[fx.Node]:
     return frozenset(found)
 
 
-def _add_placeholder(
-    built: Built, node: fx.Node, role: Role, optimizer: OptimizerSpec | None, gradients: Mapping[str, fx.Node]
-) -> None:
-    name, value = node.name, node.meta["val"]
+def _add_placeholder(built: Built, node: fx.Node, joint: Joint, optimizer: OptimizerSpec | None) -> None:
+    name, value, role = node.name, node.meta["val"], joint.roles[node]
     nbytes = costs.dense_bytes(value)
-    persistent, group, phase = nbytes, None, "forward"
+    persistent, group, phase = nbytes, joint.marks.get(node, UNMARKED).group, "forward"
     match role.kind:
         case "parameter":
             group = f"p:{role.name}"
             update = optimizer.for_parameter(role.name) if optimizer is not None else None
-            if update is not None and role.name in gradients:
+            if update is not None and role.name in joint.gradients:
                 persistent += state_bytes(update, value)
         case "buffer":
             group = f"b:{role.name}"
@@ -100,40 +101,44 @@ def _add_source(built: Built, node: fx.Node, kind: str, persistent: int, group: 
     built.values[name] = node
     built.results[node] = (name,)
     built.made_by[name] = built.root[name] = name
-    built.storage[_storage(value)] = name
+    built.storage[None, _storage(value)] = name
 
 
 def _tensor(name: str, value: TorchTensor, alias_of: str | None) -> Tensor:
     dtype = str(value.dtype).removeprefix("torch.")
-    return Tensor(name, costs.dense_bytes(value), tuple(map(int, value.shape)), dtype, alias_of)
+    shape, scattered = tuple(map(int, value.shape)), costs.is_scattered(value)
+    return Tensor(name, costs.dense_bytes(value), shape, dtype, alias_of, scattered=scattered)
 
 
 def _storage(value: TorchTensor) -> int:
     return int(value.untyped_storage()._cdata)
 
 
-def _add_call(built: Built, node: fx.Node, phase: Phase) -> None:
+def _add_call(built: Built, node: fx.Node, phase: Phase, mark: Mark) -> None:
     inputs = tuple(dict.fromkeys(name for n in node.all_input_nodes for name in built.results.get(n, ())))
     mine = {built.root[name] for name in inputs}
     outputs: list[Tensor] = []
     items: list[fx.Node] = []
     for name, value, holder in _results(node, node.meta.get("val"), node.name, items):
         _check_dense(value, f"the result of {node.target} in '{origin(node)[0]}'")
+        base = _base(built, value, mark)
         # A storage known from elsewhere counts only when this call could have reached it.
-        base = built.storage.get(_storage(value))
         alias = base if base in mine else None
         outputs.append(_tensor(name, value, alias))
         built.root[name] = alias or name
-        if alias is None:
-            built.storage[_storage(value)] = name
-            mine.add(name)
+        if alias is None or mark.shares is not None:
+            built.storage[mark.copy, _storage(value)] = alias or name
+            mine.add(alias or name)
         built.made_by[name] = node.name
         if holder is not None:
             built.values[name] = holder
             built.results[holder] = (name,)
     built.results.setdefault(node, tuple(t.name for t in outputs))
-    view = bool(outputs) and all(t.alias_of is not None for t in outputs)
+    view = bool(outputs) and all(t.alias_of is not None for t in outputs) and not costs.writes(node)
     module, source = origin(node)
+    traced = mark.like or node
+    if traced not in built.costs:
+        built.costs[traced] = _costs(traced)
     built.ops[node.name] = Op(
         node.name,
         str(getattr(node.target, "overloadpacket", node.target)),
@@ -141,16 +146,32 @@ def _add_call(built: Built, node: fx.Node, phase: Phase) -> None:
         tuple(outputs),
         after=_random_turn(built, node),
         phase=phase,
-        flops=0.0 if view else costs.flops(node),
-        moved_bytes=0 if view else costs.moved_bytes(node),
-        temp_bytes=costs.temp_bytes(node),
-        arithmetic=costs.arithmetic(node),
         module=module,
         source=source,
-        key=costs.call_key(node),
+        group=mark.group,
+        copy=mark.copy,
+        **{**built.costs[traced], **(_FREE if view else {})},
         draws=draws(node),
     )
     built.nodes[node.name] = (node, *items)
+
+
+def _costs(node: fx.Node) -> Mapping[str, Any]:
+    return {
+        "flops": costs.flops(node),
+        "moved_bytes": costs.moved_bytes(node),
+        "temp_bytes": costs.temp_bytes(node),
+        "arithmetic": costs.arithmetic(node),
+        "key": costs.call_key(node),
+    }
+
+
+def _base(built: Built, value: TorchTensor, mark: Mark) -> str | None:
+    """The tensor whose storage a result is in, as far as that is known."""
+    if mark.shares is not None:
+        return built.root[built.results[mark.shares][0]]
+    place = _storage(value)
+    return built.storage.get((mark.copy, place)) or built.storage.get((None, place))
 
 
 def _check_dense(value: TorchTensor, what: str) -> None:
@@ -212,18 +233,20 @@ def draws(node: fx.Node) -> bool:
 def _link(built: Built, joint: Joint, backward: frozenset[fx.Node]) -> None:
     """Give each backward op its forward twin, module and source line.
 
-    What the trace leaves open inherits from a producer in the backward pass, then from a reader,
-    then from a forward op that it reads.
+    What the trace leaves open inherits from the producers in the backward pass, then from a reader,
+    then from a forward op that it reads. Of several producers, as of a sum of gradients, the one whose
+    twin comes first in the forward pass counts: there the gradient goes on.
     """
     twin: dict[str, str] = {n.name: t.name for n, t in joint.twin.items() if t.name in built.ops}
     calls = [n for n in joint.module.graph.nodes if n.op == "call_function"]
     ordered = [n.name for n in calls if n in backward and n.name in built.ops]
     readers: dict[str, list[str]] = {}
+    place = {n.name: i for i, n in enumerate(calls)}
     for name in ordered:
         producers = [built.made_by[t] for t in built.ops[name].inputs]
         for producer in producers:
             readers.setdefault(producer, []).append(name)
-        found = twin.get(name) or next((twin[p] for p in producers if p in twin), None)
+        found = twin.get(name) or min((twin[p] for p in producers if p in twin), key=place.__getitem__, default=None)
         if found is not None:
             twin[name] = found
     for name in reversed(ordered):

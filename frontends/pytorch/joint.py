@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import fx
 
-__all__ = ["Joint", "Role", "RoleKind", "tidy"]
+__all__ = ["UNMARKED", "Joint", "Mark", "Role", "RoleKind", "tidy"]
 
 RoleKind = Literal["parameter", "buffer", "input", "tangent"]
 
@@ -27,6 +27,26 @@ class Role:
     index: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What else is known of a node of an unrolled step.
+
+    Attributes:
+        copy: the micro-batch that it works on; None for all.
+        group: colocation group of its op.
+        like: the traced node that it copies, whose costs it has.
+        shares: the node whose memory its result is in, where the fake tensors do not say.
+    """
+
+    copy: int | None = None
+    group: str | None = None
+    like: fx.Node | None = None
+    shares: fx.Node | None = None
+
+
+UNMARKED = Mark()
+
+
 @dataclass(frozen=True, eq=False)
 class Joint:
     """A traced step.
@@ -40,6 +60,7 @@ class Joint:
         twin: by backward node, the forward node that it belongs to, where the trace tells.
         backward: the nodes of the backward pass.
         input_gradients: node by index among the tensor inputs, for those that want a gradient and get one.
+        marks: by node, of an unrolled step.
     """
 
     module: fx.GraphModule
@@ -50,6 +71,7 @@ class Joint:
     twin: Mapping[fx.Node, fx.Node]
     backward: frozenset[fx.Node]
     input_gradients: Mapping[int, fx.Node] = field(default_factory=dict)
+    marks: Mapping[fx.Node, Mark] = field(default_factory=dict)
 
 
 def tidy(joint: Joint, names: Mapping[fx.Node, str]) -> Joint:

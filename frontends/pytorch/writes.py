@@ -31,8 +31,9 @@ class Built:
         results: tensors by the fx node that holds them.
         root: by tensor, the tensor whose storage it shares; itself when it has its own.
         made_by: op by tensor.
-        storage: root tensor by the address of its fake storage.
+        storage: root tensor by the micro-batch (None for all) and the address of its fake storage.
         last_random: the last op that drew random numbers.
+        costs: of calls, by the node that was traced: what `Op` says of them.
     """
 
     ops: dict[str, Op] = field(default_factory=dict)
@@ -45,8 +46,9 @@ class Built:
     results: dict[fx.Node, tuple[str, ...]] = field(default_factory=dict)
     root: dict[str, str] = field(default_factory=dict)
     made_by: dict[str, str] = field(default_factory=dict)
-    storage: dict[int, str] = field(default_factory=dict)
+    storage: dict[tuple[int | None, int], str] = field(default_factory=dict)
     last_random: str | None = None
+    costs: dict[fx.Node, Mapping[str, Any]] = field(default_factory=dict)
 
     def tensor(self, name: str) -> Tensor:
         """A tensor made so far."""

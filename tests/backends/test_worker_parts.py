@@ -23,6 +23,7 @@ from baechi.backends.pytorch.workers.part import Layout, Part, pack, unpack
 from baechi.backends.pytorch.workers.worker import Worker
 from baechi.errors import BaechiError
 from baechi.frontends.pytorch import capture
+from baechi.frontends.pytorch.costs import dense_bytes, is_scattered
 from baechi.frontends.pytorch.program import TorchProgram
 from baechi.ir.cluster import Cluster, Device, Link
 from baechi.ir.graph import Graph
@@ -282,8 +283,36 @@ def test_a_parameter_is_not_overwritten_before_it_has_left(parts: dict[Case, tup
     assert drained >= 3
 
 
+CUBE = torch.arange(24.0).reshape(2, 3, 4)
+VIEWS = {
+    "whole": CUBE,
+    "permuted": CUBE.permute(2, 0, 1),
+    "one row": CUBE[1:, 1:2],
+    "slice of each row": CUBE[:, 1:3],
+    "every other element": CUBE[..., ::2].transpose(0, 1),
+    "expanded slice": CUBE[:, :1].expand(-1, 5, -1),
+    "expanded scalar": CUBE[0, 0, 0].expand(2, 3),
+    "empty": CUBE[1:1],
+    "empty expanded": CUBE[:0, :1].expand(-1, 3, -1),
+    "conjugate": CUBE.to(torch.complex64).conj(),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_what_is_sent_is_as_large_as_the_cost_model_says_and_gives_the_tensor_back(name: str) -> None:
+    tensor = VIEWS[name]
+    layout = Layout.of(tensor)
+    block = layout.block(tensor)
+    assert block.is_contiguous()
+    assert block.nbytes == dense_bytes(tensor) == layout.numel * tensor.itemsize
+    copied = block.untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr()
+    assert copied == is_scattered(tensor)
+    assert torch.equal(layout.tensor(block), tensor)
+    assert layout.tensor(block).stride() == layout.stride
+
+
 def test_layout_of_a_clone() -> None:
-    assert Layout.of(torch.ones(3, 1).expand(3, 4)) == Layout((3, 4), (4, 1), torch.float32)
+    assert Layout.of(torch.ones(3, 1).expand(3, 4)) == Layout((3, 4), (1, 0), torch.float32)
     last = torch.ones(2, 3, 4, 5).to(memory_format=torch.channels_last)
     assert Layout.of(last).stride == last.stride()
     assert Layout.of(torch.ones(2, 0, dtype=torch.bool)).numel == 0

@@ -1,6 +1,7 @@
 """The cost model in closed form, and the flat arrays against the graph that they come from."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,6 +77,8 @@ def two(**options: object) -> Cluster:
 @pytest.mark.parametrize("seed", range(10))
 def test_arrays_say_what_the_graph_says(seed: int) -> None:
     graph = random_dag(seed, 40, groups=True, shuffled=True)
+    half = (replace(op, outputs=tuple(replace(t, scattered=True) for t in op.outputs)) for op in graph.ops[::2])
+    graph = graph.with_ops((*half, *graph.ops[1::2]))
     problem = Problem(graph, two())
     a, names, ops = problem.arrays, problem.tensor_names, graph.ops
     assert [names[t] for t in range(len(names)) if a.t_ticks[t] != TOKEN] == [t.name for op in ops for t in op.outputs]
@@ -94,6 +97,7 @@ def test_arrays_say_what_the_graph_says(seed: int) -> None:
             tensor = graph.tensor[names[t]]
             assert readers == [op.name for op in graph.readers[names[t]]]
             assert (a.t_bytes[t], bool(a.t_keep[t])) == (tensor.nbytes, tensor.keep)
+            assert a.t_packed[t] == (tensor.nbytes if tensor.scattered else 0)
             assert a.t_ticks[t] == (LINK if tensor.seconds is None else round(tensor.seconds * 1e12))
     assert [ops[i].name for i in a.order] == [ops[i].name for i in graph.order]
     for group in graph.groups.values():

@@ -75,6 +75,31 @@ def test_the_alias_of_a_tensor_is_what_the_schema_says(name: str, case: Any) -> 
                 assert (op.flops, op.moved_bytes) == (0, 0)
 
 
+def test_a_slice_of_each_row_is_scattered_and_whole_rows_are_not() -> None:
+    """A split, and the backward of a concatenation: by hand, for 4 x 6 and 4 x 9 elements row by row."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lift = nn.Linear(5, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            left, right = self.lift(x).chunk(2, dim=1)
+            top, bottom = (left * right).chunk(2, dim=0)
+            return torch.cat([left, right.relu(), torch.cat([top, bottom]).tanh()], dim=1).square().sum()
+
+    graph = capture(Model(), (torch.randn(4, 5),), loss="output").graph
+    made = [(op.kind, op.phase, t) for op in graph.ops for t in op.outputs]
+    found = {(kind, phase, t.shape, t.scattered) for kind, phase, t in made if kind in ("aten.split", "aten.slice")}
+    assert found == {
+        ("aten.split", "forward", (4, 3), True),
+        ("aten.split", "forward", (2, 3), False),
+        ("aten.slice", "backward", (4, 3), True),
+        ("aten.slice", "backward", (2, 3), False),
+    }
+    assert all(t.alias_of is not None for _, _, t in made if t.scattered)
+
+
 @pytest.mark.parametrize(
     ("optimizer", "options", "copies"),
     [(None, {}, 0), ("sgd", {}, 0), ("momentum", {}, 1), ("adam", {}, 2), ("adamw", {"amsgrad": True}, 3)],

@@ -9,8 +9,8 @@ import pytest
 from baechi.cost import Problem
 from baechi.ir.cluster import CONTENTIONS, Cluster, Device, Link
 from baechi.models.graphs import random_dag
-from baechi.placers.improve import improve, tries_for
 from baechi.placers.repair import repair
+from baechi.placers.search import improve, tries_for
 from baechi.placers.variants import Variant
 from baechi.sim import Schedule, evaluate
 from baechi.sim.evaluate import score

@@ -15,9 +15,9 @@ from baechi.ir.op import Op, Tensor
 from baechi.ir.plan import Plan
 from baechi.ir.verify import verify
 from baechi.models.graphs import chain, fork_join, random_dag
-from baechi.placers import PLACERS, Expert, Placer, Sct, check_placer, get_placer
+from baechi.placers import PLACERS, Expert, Metis, Placer, Sct, check_placer, get_placer
 
-NAMES = sorted(PLACERS)
+NAMES = sorted(name for name in PLACERS if name != "metis" or Metis.available())
 LINK = Link(2e-6, 1e8)
 
 

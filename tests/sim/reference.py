@@ -131,7 +131,11 @@ def intervals(
         for t in op.outputs:
             ends = held.setdefault(storage(t.name, here), [])
             ends += [end, *([None] if t.keep else [])]
-            ends += [played.end[key] for key in transfers if key[0] == t.name]
+            gone = [played.end[key] for key in transfers if key[0] == t.name]
+            if t.scattered and t.nbytes:
+                yield from (Interval(here, played.start[op.name], at, t.nbytes) for at in gone)
+            else:
+                ends += gone
         yield Interval(here, played.start[op.name], end, op.temp_bytes)
     for (name, here), ends in held.items():
         tensor, maker = graph.tensor[name], graph.producer[name].name

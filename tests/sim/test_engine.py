@@ -31,7 +31,16 @@ def make_cluster(count: int, contention: Contention, *, speeds: bool = False) ->
     return Cluster(devices, Link(2e-6, 1e8), links, contention)
 
 
-graphs = st.builds(
+def scattered(graph: Graph, every: int) -> Graph:
+    """The same graph, with some of the tensors scattered, views or not."""
+    tensors = [t.name for op in graph.ops for t in op.outputs]
+    chosen = set(tensors[::every])
+    return graph.with_ops(
+        replace(op, outputs=tuple(replace(t, scattered=t.name in chosen) for t in op.outputs)) for op in graph.ops
+    )
+
+
+dags = st.builds(
     random_dag,
     st.integers(0, 10**6),
     st.integers(1, 40),
@@ -40,6 +49,7 @@ graphs = st.builds(
     shuffled=st.booleans(),
     reach=st.integers(2, 12),
 )
+graphs = st.builds(scattered, dags, st.integers(1, 4))
 clusters = st.builds(make_cluster, st.integers(1, 4), st.sampled_from(CONTENTIONS), speeds=st.booleans())
 
 

@@ -77,13 +77,19 @@ class Replay:
             for t in op.outputs:
                 ends = found.setdefault(self.storage(t.name, here), set())
                 ends |= {op.name, *([None] if t.keep else [])}
-                ends |= {key for key in self.transfers if key[0] == t.name}
+                if not (t.scattered and t.nbytes):
+                    ends |= {key for key in self.transfers if key[0] == t.name}
         return found
 
     def nbytes(self, storage: tuple[str, str]) -> int:
         tensor = self.graph.tensor[storage[0]]
         is_copy = self.plan.device[self.graph.producer[tensor.name].name] != storage[1]
         return tensor.nbytes if is_copy else max(0, tensor.nbytes - tensor.held)
+
+    def packed(self, key: TransferKey) -> int:
+        """What is sent in place of a scattered tensor takes memory until it has left."""
+        tensor = self.graph.tensor[key[0]]
+        return tensor.nbytes if tensor.scattered else 0
 
     def take(self, device: str, nbytes: int) -> None:
         self.held[device] += nbytes
@@ -117,11 +123,13 @@ class Replay:
             elif what not in self.drained:
                 self.drained.add(what)
                 self.let_go(what)
+                self.held[device] -= self.packed(what)
             return
         op = self.graph.op[what]
         if verb == "begin":
             own = {self.storage(t.name, device) for t in op.outputs if self.storage(t.name, device)[0] == t.name}
-            self.take(device, op.temp_bytes + sum(map(self.nbytes, own)))
+            sent = [self.packed(key) for key in self.transfers if self.graph.producer[key[0]] is op]
+            self.take(device, op.temp_bytes + sum(map(self.nbytes, own)) + sum(sent))
         else:
             self.ended.add(what)
             self.held[device] -= op.temp_bytes
@@ -194,7 +202,8 @@ def graphs(draw: st.DrawFn) -> Graph:
             alias = draw(st.sampled_from(inputs)) if inputs and draw(st.booleans()) else None
             nbytes = draw(st.integers(0, 4))
             held = draw(st.integers(0, nbytes))
-            outputs.append(Tensor(f"t{i}.{k}", nbytes, alias_of=alias, held=held, keep=draw(st.integers(0, 3)) == 0))
+            keep, scattered = draw(st.integers(0, 3)) == 0, draw(st.booleans())
+            outputs.append(Tensor(f"t{i}.{k}", nbytes, alias_of=alias, held=held, keep=keep, scattered=scattered))
         temp, persistent, seconds = draw(st.integers(0, 3)), draw(st.integers(0, 3)), float(draw(st.integers(0, 2)))
         ops.append(
             Op(f"o{i}", "op", inputs, tuple(outputs), temp_bytes=temp, persistent_bytes=persistent, seconds=seconds)

@@ -25,7 +25,8 @@ def graphs(draw: st.DrawFn) -> Graph:
             alias = draw(st.sampled_from(inputs)) if inputs and draw(st.booleans()) else None
             nbytes = draw(st.integers(0, 4))
             held = draw(st.integers(0, nbytes))
-            outputs.append(Tensor(f"t{i}.{k}", nbytes, alias_of=alias, held=held, keep=draw(st.booleans())))
+            keep, scattered = draw(st.booleans()), draw(st.booleans())
+            outputs.append(Tensor(f"t{i}.{k}", nbytes, alias_of=alias, held=held, keep=keep, scattered=scattered))
         ops.append(
             Op(
                 f"o{i}",

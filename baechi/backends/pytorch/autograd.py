@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from baechi.backends.pytorch.cuda import Streamed
-from baechi.backends.pytorch.executor import check_input, inline_bytes, torch_devices
+from baechi.backends.pytorch.executor import inline_bytes, torch_devices
+from baechi.backends.pytorch.given import captured, given_input
 from baechi.backends.pytorch.kinds import modules_of
 from baechi.backends.pytorch.pool import Threads
 from baechi.backends.pytorch.rewrite import alias_root
@@ -199,7 +200,7 @@ class PlacedForward:
         for i, (op, value) in enumerate(zip(program.inputs, leaves, strict=True)):
             if op is None:
                 continue
-            check_input(program, op, value)
+            given_input(op, value, captured(program, op))
             if value.requires_grad and i not in program.input_gradients and torch.is_grad_enabled():
                 raise BaechiError(
                     "B608",

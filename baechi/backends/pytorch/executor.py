@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from baechi.backends.pytorch.cuda import Streamed, feed, limit_devices
+from baechi.backends.pytorch.given import captured, given_input, given_weight
 from baechi.backends.pytorch.optimizer import Optimizers
 from baechi.backends.pytorch.rewrite import schedule
 from baechi.backends.pytorch.serial import Serial
@@ -17,7 +18,7 @@ from baechi.errors import BaechiError
 from baechi.frontends.pytorch.program import TorchProgram
 from baechi.ir.plan import Plan
 
-__all__ = ["INLINE_BYTES", "Executor", "check_input", "inline_bytes", "torch_devices"]
+__all__ = ["INLINE_BYTES", "Executor", "inline_bytes", "torch_devices"]
 
 INLINE_BYTES = 32 * 1024
 """Up to this size a copy between CPU threads costs less than waking a lane for it."""
@@ -78,11 +79,11 @@ class Executor:
         self._values = {device: {} for device in self.plan.order}
         for names, given in ((program.parameters, parameters), (program.buffers, buffers or {})):
             for name, op in names.items():
-                self._put(op, self._own(name, op, given), copy=True)
+                self._put(op, given_weight(name, given, captured(program, op)), copy=True)
         for op, value in program.constants.items():
             self._put(op, value, copy=True)
         for op in program.tangents:
-            like = _meta(program, op)
+            like = captured(program, op)
             self._put(op, torch.ones(like.shape, dtype=like.dtype), copy=False)
         if program.optimizer is not None:
             updated = {name: self._value(program.parameters[name]) for name in program.updates}
@@ -120,8 +121,7 @@ class Executor:
         program.check_given(inputs)
         for op, value in zip(program.inputs, inputs, strict=True):
             if op is not None:
-                check_input(program, op, value)
-                self._put(op, value, copy=False)
+                self._put(op, given_input(op, value, captured(program, op)), copy=False)
         return {device: dict(values) for device, values in self._values.items()}
 
     def run(self, runner: Threaded | Streamed, values: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class Executor:
             BaechiError: B607 when one is missing or has another shape.
         """
         for name, op in (*self.program.parameters.items(), *self.program.buffers.items()):
-            self._value(op).copy_(self._own(name, op, state))
+            self._value(op).copy_(given_weight(name, state, captured(self.program, op)))
 
     def optimizer_state_dict(self) -> dict[str, Any]:
         """The optimiser's state as one torch optimiser over ``module.parameters()`` gives it."""
@@ -227,14 +227,6 @@ class Executor:
         if self._closed:
             raise BaechiError("B606", "the executor is closed", help="make a new one")
 
-    def _own(self, name: str, op: str, given: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        if name not in given:
-            raise BaechiError("B607", f"'{name}' is missing")
-        if tuple(given[name].shape) != tuple(_meta(self.program, op).shape):
-            wanted = list(_meta(self.program, op).shape)
-            raise BaechiError("B607", f"'{name}' has shape {list(given[name].shape)}, the captured one {wanted}")
-        return given[name].detach()
-
     def _put(self, op: str, value: torch.Tensor, *, copy: bool) -> None:
         """Put what a source op stands for on its device."""
         device = self.plan.device[op]
@@ -269,32 +261,9 @@ def torch_devices(plan: Plan, given: Mapping[str, torch.device] | None = None) -
     return found
 
 
-def _meta(program: TorchProgram, op: str) -> torch.Tensor:
-    value: torch.Tensor = program.values[program.graph.op[op].outputs[0].name].meta["val"]
-    return value
-
-
 def inline_bytes(devices: Mapping[str, torch.device]) -> int:
     """Up to which size a copy is made by the thread of its source."""
     return INLINE_BYTES if all(d.type == "cpu" for d in devices.values()) else 0
-
-
-def check_input(program: TorchProgram, op: str, value: Any) -> None:
-    """Refuse an input that is not like the captured one.
-
-    Raises:
-        BaechiError: B608.
-    """
-    like = _meta(program, op)
-    if not isinstance(value, torch.Tensor):
-        raise BaechiError("B608", f"input '{op}' is no tensor but {type(value).__name__}")
-    if value.shape != like.shape or value.dtype != like.dtype:
-        raise BaechiError(
-            "B608",
-            f"input '{op}' is {value.dtype} of shape {list(value.shape)}, "
-            f"the captured one {like.dtype} of {list(like.shape)}",
-            help="a plan holds for one shape: capture and place the step for this one",
-        )
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

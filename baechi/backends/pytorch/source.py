@@ -6,7 +6,7 @@ runner's, all others are those of the fx graph.
 """
 
 import bisect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from baechi.backends.pytorch.rewrite import SOURCES, Action, Agent, Schedule, al
 from baechi.frontends.pytorch.program import TorchProgram
 from baechi.ir.op import Op
 
-__all__ = ["Code", "Job", "write_agent", "write_serial"]
+__all__ = ["Code", "Job", "find_line", "write_agent", "write_serial"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +91,19 @@ class Code:
 
     def action_of(self, error: BaseException) -> int | None:
         """The action in which `error` was raised, or None when it came from elsewhere."""
-        trace = error.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code.co_filename == self.filename:
-                i = bisect.bisect_right(self.lines, trace.tb_lineno) - 1
-                return self.actions[i] if i >= 0 else None
-            trace = trace.tb_next
-        return None
+        i = find_line(error, self.filename, self.lines)
+        return None if i is None else self.actions[i]
+
+
+def find_line(error: BaseException, filename: str, lines: Sequence[int]) -> int | None:
+    """Behind which of some lines of written source `error` was raised; None when it came from elsewhere."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == filename:
+            i = bisect.bisect_right(lines, trace.tb_lineno) - 1
+            return i if i >= 0 else None
+        trace = trace.tb_next
+    return None
 
 
 def write_agent(job: Job, agent: Agent, names: Mapping[str, Any]) -> Code:

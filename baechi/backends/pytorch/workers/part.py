@@ -2,8 +2,9 @@
 
 import copyreg
 import io
+import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ __all__ = ["Layout", "Part", "Wire", "pack", "unpack"]
 
 
 class Layout(NamedTuple):
-    """Shape, strides and type of a tensor without holes."""
+    """Shape, strides and type of a tensor as it is sent: without holes, a dimension of stride 0 once."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -24,19 +25,39 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, tensor: Tensor) -> "Layout":
-        """That of a clone of `tensor`: its own when it has no holes.
+        """The layout of `tensor` when it has no holes, else that of a clone.
 
         Example:
             >>> Layout.of(torch.ones(2, 3).t()).stride, Layout.of(torch.ones(2, 3)[:, :2]).stride
             ((1, 3), (2, 1))
+            >>> Layout.of(torch.ones(1, 3).expand(2, 3))
+            Layout(shape=(2, 3), stride=(0, 1), dtype=torch.float32)
         """
-        like = torch.empty_like(tensor, device="meta")
-        return cls(tuple(like.shape), tuple(like.stride()), like.dtype)
+        spread = tensor.stride()
+        like = torch.empty_like(_once(tensor, spread), device="meta")
+        return cls(tuple(tensor.shape), tuple(s and d for s, d in zip(spread, like.stride(), strict=True)), like.dtype)
 
     @property
     def numel(self) -> int:
-        """Number of elements."""
-        return torch.Size(self.shape).numel()
+        """Number of distinct elements."""
+        return math.prod(n for n, stride in zip(self.shape, self.stride, strict=True) if stride or not n)
+
+    def block(self, tensor: Tensor) -> Tensor:
+        """The distinct elements of a tensor as one line, in the order of the strides: its own memory where it can be."""
+        once = _once(tensor, self.stride)
+        if once.stride() != self.stride or once.is_conj() or once.is_neg():  # its memory is not its elements
+            dense = torch.empty_strided(once.shape, self.stride, dtype=self.dtype, device=once.device)
+            once = dense.copy_(once)
+        return once.as_strided((self.numel,), (1,))
+
+    def tensor(self, block: Tensor) -> Tensor:
+        """The tensor of which `block` made this line."""
+        return block.as_strided(self.shape, self.stride)
+
+
+def _once(tensor: Tensor, stride: Sequence[int]) -> Tensor:
+    """A tensor without what its dimensions of stride 0 repeat."""
+    return tensor[tuple(slice(None if step else 1) for step in stride)]
 
 
 @dataclass(frozen=True, slots=True)

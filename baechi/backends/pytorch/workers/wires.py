@@ -1,13 +1,14 @@
 """Transfers between workers over torch.distributed."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from baechi.backends.pytorch.workers.part import Layout, Part, Wire
+from baechi.backends.pytorch.workers.part import Part, Wire
 
 __all__ = ["Lost", "Turns", "Wires"]
 
@@ -47,30 +48,36 @@ class Wires:
         """Begin to receive a transfer: from now on its memory is taken."""
         wire = self._wires[i]
         block = torch.empty(wire.layout.numel, dtype=wire.layout.dtype, device="cpu" if self._staged else self._place)
-        self._coming[i] = self._irecv(block, wire.peer, i), block
+        with _link_to(wire.peer):
+            work = dist.irecv(block, wire.peer, group=self._groups.get((wire.peer, self._rank)), tag=i)
+        self._coming[i] = work, block
 
     def take(self, i: int) -> Tensor:
         """Wait for a transfer and return its tensor."""
         work, block = self._coming.pop(i)
         wire = self._wires[i]
-        _wait(work, wire.peer)
+        with _link_to(wire.peer):
+            work.wait()
         if self._staged:
             block = block.to(self._place)
-        return block.as_strided(wire.layout.shape, wire.layout.stride)
+        return wire.layout.tensor(block)
 
     def send(self, i: int, tensor: Tensor) -> None:
         """Begin to send a tensor; it is held until `drain`."""
         wire = self._wires[i]
-        block = _block(tensor, wire.layout)
+        block = wire.layout.block(tensor)
         if self._staged:
             block = block.cpu()
-        self._going[i] = self._isend(block, wire.peer, i), block
+        with _link_to(wire.peer):
+            work = dist.isend(block, wire.peer, group=self._groups.get((self._rank, wire.peer)), tag=i)
+        self._going[i] = work, block
 
     def drain(self, i: int) -> None:
         """Wait until a tensor that was sent has left, and let go of it."""
         if i in self._going:
             work, _ = self._going[i]
-            _wait(work, self._wires[i].peer)
+            with _link_to(self._wires[i].peer):
+                work.wait()
             del self._going[i]
 
     def finish(self) -> None:
@@ -82,18 +89,6 @@ class Wires:
         """Forget what is on its way, after a failure."""
         self._coming.clear()
         self._going.clear()
-
-    def _irecv(self, block: Tensor, peer: int, tag: int) -> Any:
-        try:
-            return dist.irecv(block, peer, group=self._groups.get((peer, self._rank)), tag=tag)
-        except RuntimeError as error:
-            raise Lost(peer, error) from error
-
-    def _isend(self, block: Tensor, peer: int, tag: int) -> Any:
-        try:
-            return dist.isend(block, peer, group=self._groups.get((self._rank, peer)), tag=tag)
-        except RuntimeError as error:
-            raise Lost(peer, error) from error
 
 
 class Turns:
@@ -114,7 +109,8 @@ class Turns:
     def begin(self) -> None:
         """Before a step: the last worker that drew in the step before gives the stream to the first."""
         for peer, work, _ in self._going:
-            _wait(work, peer)
+            with _link_to(peer):
+                work.wait()
         self._going.clear()
         if self._draws is not None and self._draws[0] != self._draws[1] and not self._is_first_step:
             first, last = self._draws
@@ -127,19 +123,15 @@ class Turns:
     def give(self, turn: int, peer: int) -> None:
         """Send the state of this worker's generator."""
         state = self.state
-        try:
+        with _link_to(peer):
             work = dist.isend(state, peer, group=self._group, tag=self._FIRST_TAG + turn)
-        except RuntimeError as error:
-            raise Lost(peer, error) from error
         self._going.append((peer, work, state))
 
     def take(self, turn: int, peer: int) -> None:
         """Wait for the state of the worker that drew before."""
         state = self.state
-        try:
+        with _link_to(peer):
             dist.recv(state, peer, group=self._group, tag=self._FIRST_TAG + turn)
-        except RuntimeError as error:
-            raise Lost(peer, error) from error
         self.state = state
 
     def restart(self) -> None:
@@ -159,16 +151,10 @@ class Turns:
             torch.cuda.set_rng_state(state, self._place)
 
 
-def _wait(work: Any, peer: int) -> None:
+@contextlib.contextmanager
+def _link_to(peer: int) -> Iterator[None]:
+    """Whatever the communication library raises means that the other end is lost."""
     try:
-        work.wait()
+        yield
     except RuntimeError as error:
         raise Lost(peer, error) from error
-
-
-def _block(tensor: Tensor, layout: Layout) -> Tensor:
-    """The memory of a tensor as one line of elements, in the order that the other end expects."""
-    if tensor.stride() != layout.stride or tensor.is_conj() or tensor.is_neg():  # its memory is not its elements
-        dense = torch.empty_strided(layout.shape, layout.stride, dtype=layout.dtype, device=tensor.device)
-        tensor = dense.copy_(tensor)
-    return tensor.as_strided((layout.numel,), (1,))

@@ -1,6 +1,5 @@
 """One worker: the share of one device, run in this process beside the workers of the others."""
 
-import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
@@ -8,8 +7,10 @@ import torch
 from torch import Tensor
 
 from baechi.backends.limits import explain_out_of_memory
+from baechi.backends.pytorch.given import given_input, given_weight
 from baechi.backends.pytorch.optimizer import Optimizers
-from baechi.backends.pytorch.workers.part import Layout, Part
+from baechi.backends.pytorch.source import find_line
+from baechi.backends.pytorch.workers.part import Part
 from baechi.backends.pytorch.workers.wires import Lost, Turns, Wires
 from baechi.errors import BaechiError
 from baechi.frontends.pytorch.program import check_given
@@ -55,7 +56,7 @@ class Worker:
         self._values = {}
         for names, given in ((part.parameters, parameters), (part.buffers, buffers or {})):
             for name, op in names.items():
-                self._values[op] = self._own(name, op, given).to(part.place)
+                self._values[op] = given_weight(name, given, part.sources[op]).to(part.place)
         for op, value in part.constants.items():
             self._values[op] = value.to(part.place)
         for op in part.tangents:
@@ -139,17 +140,7 @@ class Worker:
             raise BaechiError("B608", f"the step takes {part.input_count} inputs, not {len(inputs)}")
         check_given(part.given, inputs)
         for i, op in part.inputs.items():
-            self._values[op] = _checked(op, inputs[i], part.sources[op]).to(part.place)
-
-    def _own(self, name: str, op: str, given: Mapping[str, Tensor]) -> Tensor:
-        layout = self.part.sources[op]
-        if name not in given:
-            raise BaechiError("B607", f"'{name}' is missing")
-        if tuple(given[name].shape) != layout.shape:
-            raise BaechiError(
-                "B607", f"'{name}' has shape {list(given[name].shape)}, the captured one {list(layout.shape)}"
-            )
-        return given[name].detach()
+            self._values[op] = given_input(op, inputs[i], part.sources[op]).to(part.place)
 
     def _compile(self, updates: Mapping[str, Any]) -> None:
         wires, turns, part = self._wires, self.turns, self.part
@@ -170,28 +161,8 @@ class Worker:
     def _explain(self, error: Exception) -> BaechiError:
         if (known := explain_out_of_memory(error, self.part.device, self.part.cap_bytes)) is not None:
             return known
-        op = self._op_of(error)
-        where = f"device '{self.part.device}'" if op is None else f"op '{op}' on device '{self.part.device}'"
-        return BaechiError("B601", f"{where} failed: {type(error).__name__}: {error}")
-
-    def _op_of(self, error: BaseException) -> str | None:
-        trace = error.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code.co_filename == self.part.filename:
-                i = bisect.bisect_right(self.part.lines, trace.tb_lineno) - 1
-                return self.part.ops[i] if i >= 0 else None
-            trace = trace.tb_next
-        return None
-
-
-def _checked(op: str, value: Any, layout: Layout) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise BaechiError("B608", f"input '{op}' is no tensor but {type(value).__name__}")
-    if tuple(value.shape) != layout.shape or value.dtype != layout.dtype:
-        raise BaechiError(
-            "B608",
-            f"input '{op}' is {value.dtype} of shape {list(value.shape)}, "
-            f"the captured one {layout.dtype} of {list(layout.shape)}",
-            help="a plan holds for one shape: capture and place the step for this one",
+        i = find_line(error, self.part.filename, self.part.lines)
+        where = (
+            f"device '{self.part.device}'" if i is None else f"op '{self.part.ops[i]}' on device '{self.part.device}'"
         )
-    return value.detach()
+        return BaechiError("B601", f"{where} failed: {type(error).__name__}: {error}")

@@ -55,7 +55,9 @@ class World:
         """
         while not self.store.check([f"part/{self.rank}"]):
             if self.store.check(["failure"]):
-                raise BaechiError("B617", "the plan was not cut into parts", help="rank 0 says why")
+                told = json.loads(self.store.get("failure"))
+                what = f"there is no part to do, for rank {told['rank']} failed: {told['what']}"
+                raise BaechiError("B617", what, help=told["help"])
             time.sleep(_POLL_SECONDS)
         return unpack(self.store.get(f"part/{self.rank}"))
 

@@ -1,0 +1,1 @@
+"""Arguments that no plan can beat a time, or that none fits."""

@@ -1,0 +1,147 @@
+"""The least load of a device that has a given group: a minimum cut.
+
+Whatever else shares the device of a group, the load is its work, what it sends, each tensor once, and what
+it receives, each tensor once. As a function of the set of groups on the device this is submodular, and the least of
+it over all sets that have the group is a minimum cut of a network: the groups of the device are those on the source's
+side. A group is cut from the sink at the cost of its work. A tensor's node "sent" hangs on its maker at the tensor's
+cost and pulls its readers in; the node "received" hangs on all readers and is cut from the maker at that cost.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from baechi.cost.jit import kernel, maker
+from baechi.cost.problem import Arrays, Ints
+from baechi.sim.certify.net import least_transfer
+
+__all__ = ["Network", "heaviest_least_load", "least_load", "network_of"]
+
+_ENDLESS = 1 << 60
+_MOST_VISITS = 1_500_000  # arcs of the network, times the groups that are tried
+
+
+class Network(NamedTuple):
+    """Arcs of a flow network in pairs: arc k and its reverse, k ^ 1.
+
+    The first nodes are the groups, then come "sent" and "received" of each tensor, then the sink.
+
+    Attributes:
+        ptr, arc: arcs out of each node.
+        head: (arcs,) the node an arc leads to.
+        room: (arcs,) its capacity.
+        alone: (groups,) load of a device that has only the group.
+    """
+
+    ptr: Ints
+    arc: Ints
+    head: Ints
+    room: Ints
+    alone: Ints
+
+
+def heaviest_least_load(a: Arrays) -> int:
+    """The highest `least_load` of a group, in ticks: no plan's highest load is lower.
+
+    The groups are tried from the dearest to have alone, which none needs more than; in graphs that are too large for
+    that, only as many as there is time for.
+    """
+    net = network_of(a)
+    best, tries = 0, max(4, _MOST_VISITS // max(1, len(net.head)))
+    for g in np.argsort(-net.alone, kind="stable")[:tries].tolist():
+        if net.alone[g] <= best:
+            break
+        best = max(best, least_load(net, g))
+    return best
+
+
+def network_of(a: Arrays) -> Network:
+    """The network of a problem, each op on its fastest device, each transfer on its fastest link."""
+    blocks = len(a.group_ptr) - 1
+    work = np.zeros(blocks, np.int64)
+    np.add.at(work, a.group, a.ticks.min(axis=1))
+    cost = least_transfer(a)
+    read = np.repeat(np.arange(len(a.t_op)), np.diff(a.rd_ptr))
+    ends = np.column_stack([read, a.group[a.t_op[read]], a.group[a.rd_op]])
+    ends = np.unique(ends[(ends[:, 1] != ends[:, 2]) & (cost[read] > 0)], axis=0)
+    tensors, first, of = np.unique(ends[:, 0], return_index=True, return_inverse=True)
+    made, ticks = ends[first, 1], cost[tensors]
+    sent = blocks + 2 * np.arange(len(tensors))
+    sink = np.full(blocks, blocks + 2 * len(tensors))
+    endless = np.full(len(ends), _ENDLESS)
+    tail = np.concatenate([np.arange(blocks), made, sent[of], ends[:, 2], sent + 1])
+    head = np.concatenate([sink, sent, ends[:, 2], sent[of] + 1, made])
+    room = np.concatenate([work, ticks, endless, endless, ticks])
+    start = np.column_stack([tail, head]).ravel()
+    ptr = np.zeros(blocks + 2 * len(tensors) + 2, np.int64)
+    np.cumsum(np.bincount(start, minlength=len(ptr) - 1), out=ptr[1:])
+    both = np.column_stack([room, np.zeros_like(room)]).ravel()
+    alone = work.copy()
+    np.add.at(alone, made, ticks)
+    np.add.at(alone, ends[:, 2], cost[ends[:, 0]])
+    return Network(ptr, np.argsort(start, kind="stable"), np.column_stack([head, tail]).ravel(), both, alone)
+
+
+@kernel
+def least_load(net: Network, group: int) -> int:
+    """Least load in ticks of a device that has the group, whatever else it has."""
+    room = net.room.copy()
+    sink = len(net.ptr) - 2
+    flow = 0
+    while True:
+        level = _levels(net, room, group, sink)
+        if level[sink] < 0:
+            return int(flow)
+        flow += _augment(net, room, level, group, sink)
+
+
+@maker
+def _levels(net: Network, room: Ints, source: int, target: int) -> Ints:
+    """Arcs from the source, breadth first; -1 where nothing more gets through."""
+    level = np.full(len(net.ptr) - 1, -1, np.int64)
+    queue = np.empty(len(level), np.int64)
+    queue[0], level[source], first, last = source, 0, 0, 1
+    while first < last and level[target] < 0:
+        node = queue[first]
+        first += 1
+        for x in range(net.ptr[node], net.ptr[node + 1]):
+            k = net.arc[x]
+            if room[k] > 0 and level[net.head[k]] < 0:
+                level[net.head[k]] = level[node] + 1
+                queue[last] = net.head[k]
+                last += 1
+    return level
+
+
+@maker
+def _augment(net: Network, room: Ints, level: Ints, source: int, target: int) -> int:
+    """Send what the levels let through (Dinic 1970); returns how much."""
+    at = net.ptr[:-1].copy()
+    path = np.empty(len(level) + 1, np.int64)
+    flow, depth, node = 0, 0, source
+    while True:
+        if node == target:
+            least = room[path[0]]
+            for x in range(1, depth):
+                least = min(least, room[path[x]])
+            for x in range(depth):
+                room[path[x]] -= least
+                room[path[x] ^ 1] += least
+            flow += least
+            depth, node = 0, source
+            continue
+        while at[node] < net.ptr[node + 1]:
+            k = net.arc[at[node]]
+            if room[k] > 0 and level[net.head[k]] == level[node] + 1:
+                break
+            at[node] += 1
+        if at[node] < net.ptr[node + 1]:
+            path[depth] = net.arc[at[node]]
+            node = net.head[path[depth]]
+            depth += 1
+        elif depth == 0:
+            return int(flow)
+        else:
+            depth -= 1
+            at[net.head[path[depth] ^ 1]] += 1
+            node = net.head[path[depth] ^ 1]

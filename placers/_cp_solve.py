@@ -1,0 +1,100 @@
+"""One run of CP-SAT: it can be stopped, reports what it finds, and prints nothing."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ortools.sat.python import cp_model
+
+from baechi.placers._cp_place import Literal
+
+__all__ = ["Answer", "Effort", "ask"]
+
+_TURN = 0.1  # seconds after which Ctrl-C is seen
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a run may cost.
+
+    Attributes:
+        deadline: when to stop, by `time.monotonic`.
+        workers: threads.
+        seed: of the solver's random choices.
+    """
+
+    deadline: float
+    workers: int
+    seed: int
+
+    @property
+    def left(self) -> float:
+        """Seconds left."""
+        return self.deadline - time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a run says.
+
+    Attributes:
+        ended: whether the search was completed.
+        bound: on the objective of the model; None when the model has no solution.
+        stopped: whether a person stopped it.
+    """
+
+    ended: bool
+    bound: int | None
+    stopped: bool
+
+
+class _Watch(cp_model.CpSolverSolutionCallback):
+    def __init__(self, found: Callable[[Callable[[Literal], int]], None]) -> None:
+        super().__init__()
+        self._found = found
+
+    def on_solution_callback(self) -> None:
+        self._found(lambda one: one if isinstance(one, int) else self.value(one))
+
+
+def ask(
+    model: cp_model.CpModel,
+    hints: Iterable[tuple[Literal, int]],
+    effort: Effort,
+    seconds: float,
+    found: Callable[[Callable[[Literal], int]], None],
+    proved: Callable[[int], None],
+) -> Answer:
+    """Minimise a model.
+
+    Args:
+        model: with an objective.
+        hints: where to look first.
+        effort: workers, seed and the end of all runs.
+        seconds: for this run.
+        found: told each better solution as a function from variables to values, in another thread.
+        proved: told each better bound, in another thread.
+    """
+    for variable, value in hints:
+        model.add_hint(variable, value)
+    solver = cp_model.CpSolver()
+    parameters = solver.parameters
+    parameters.num_workers = effort.workers
+    parameters.random_seed = effort.seed
+    parameters.max_time_in_seconds = max(0.01, min(seconds, effort.left))
+    parameters.catch_sigint_signal = False
+    solver.best_bound_callback = lambda bound: proved(round(bound))
+    status: list[cp_model.CpSolverStatus] = []
+    thread = threading.Thread(target=lambda: status.append(solver.solve(model, _Watch(found))), daemon=True)
+    thread.start()
+    stopped = False
+    while thread.is_alive():
+        try:
+            thread.join(_TURN)
+        except KeyboardInterrupt:
+            stopped = True
+            solver.stop_search()
+    ended = status[0] in (cp_model.OPTIMAL, cp_model.INFEASIBLE)
+    bound = None if status[0] == cp_model.INFEASIBLE else round(solver.best_objective_bound)
+    return Answer(ended, bound, stopped)

@@ -1,0 +1,98 @@
+"""HEFT, PEFT and CPoP: ops by rank, each to where it ends soonest."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+
+from baechi.cost.problem import PARALLEL, Arrays, Ints, Problem
+from baechi.errors import BaechiError
+from baechi.placers.base import Placer
+from baechi.placers.ranked import Order, by_rank
+from baechi.placers.ranks import critical_device, downward_rank, mean_transfers, optimistic_costs, upward_rank
+from baechi.sim.evaluate import Schedule, evaluate
+
+__all__ = ["Heft", "Rank"]
+
+Rank = Literal["upward", "peft", "cpop"]
+_MOST_LISTED = 2_000_000  # ops, over all schedules of one call
+
+
+@dataclass(frozen=True)
+class Heft(Placer):
+    """Heterogeneous earliest finish time, and its kin.
+
+    Ready ops are taken by falling rank; each goes to the device where it ends soonest, into the
+    first gap between what is planned there that is long enough. A colocation group goes where its
+    first op goes; a device whose cap it would pass is not considered while another has room.
+
+    Args:
+        rank: ``upward`` is HEFT: the longest way to the end, in means over devices and links.
+            ``peft`` looks ahead: ranked by the mean row of the optimistic cost table, each op goes to
+            the device where its end and that device's entry add up to the least. ``cpop`` ranks by
+            the longest way through an op, and the critical path stays on one device.
+
+    Source: see `baechi.placers.ranks`.
+
+    Example:
+        >>> from baechi.ir.cluster import Cluster, Device
+        >>> from baechi.models.graphs import figure_2
+        >>> two = Cluster((Device("a", 8), Device("b", 8)), contention="parallel")
+        >>> Heft().place(figure_2(), two).predicted.step_seconds
+        13.0
+    """
+
+    name: ClassVar[str] = "heft"
+    rank: Rank = "upward"
+
+    def __post_init__(self) -> None:
+        if self.rank not in get_args(Rank):
+            raise BaechiError("B505", f"no rank '{self.rank}'", help="one of: " + ", ".join(get_args(Rank)))
+
+    def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
+        """A schedule for each guess of what a group takes, each with and without two refinements.
+
+        The refinements: what is free and there from the start goes with its first reader, and
+        transfers wait for each other at the copy lanes. Of a very large graph only the first few.
+        """
+        a = problem.arrays
+        order = _order(a, self.rank)
+        ways = [(claim, lanes, follow) for claim in _claims(a) for lanes in _lanes(a) for follow in (True, False)]
+        for claim, lanes, follow in ways[: max(1, _MOST_LISTED // max(1, len(a.rank)))]:
+            device, taken, start, end = by_rank(lanes, order, claim, follow)
+            position = np.argsort(taken)
+            yield Schedule(device, np.lexsort((position, end, start)))
+
+
+def _order(a: Arrays, rank: Rank) -> Order:
+    transfer = mean_transfers(a)
+    nothing, free = np.zeros((0, 0), np.int64), np.full(len(a.rank), -1, np.int64)
+    if rank == "peft":
+        ahead = optimistic_costs(a, transfer)
+        return Order(ahead.sum(axis=1), ahead, free)
+    upward = upward_rank(a, transfer)
+    if rank == "upward":
+        return Order(upward, nothing, free)
+    priority = upward + downward_rank(a, transfer)
+    return Order(priority, nothing, critical_device(a, priority))
+
+
+def _lanes(a: Arrays) -> tuple[Arrays, ...]:
+    """With the contention that there is, and as if there was none."""
+    return (a,) if a.contention == PARALLEL else (a, a._replace(contention=PARALLEL))
+
+
+def _claims(a: Arrays) -> tuple[Ints, ...]:
+    """Bytes that each group takes where it goes: what persists and a share of what it makes, or the former alone.
+
+    The share is that of one device: the bytes that its peak adds to what persists, over all that is made.
+    """
+    groups = len(a.group_ptr) - 1
+    persistent = np.bincount(a.group, a.persistent, groups)
+    made = np.bincount(a.group[a.t_op], a.t_size, groups)
+    if (persistent + made).sum() <= a.cap.min():
+        return (persistent.astype(np.int64),)
+    run, _ = evaluate(a, Schedule(np.zeros(len(a.rank), np.int64), a.order))
+    share = (run.peak[0] - persistent.sum()) / max(made.sum(), 1.0)
+    return (persistent + share * made).astype(np.int64), persistent.astype(np.int64)
