@@ -132,7 +132,7 @@ class _Search:
             return self._fitting(error)
         if not (self.recompute or self.offload) or len(self.plain.cluster) == 1 or self._is_roomy(plain.plan):
             return plain
-        return min([plain, *self._better()], key=lambda found: found.plan.predicted.step_seconds)
+        return min([plain, *self._better()], key=lambda found: found.plan.objective_seconds)
 
     def _fitting(self, failure: Infeasible) -> Lighter:
         """The best plan of the lightest options that fit, and of the nearest that the quick judge found too large."""
@@ -152,7 +152,7 @@ class _Search:
                 break
         if not found:
             raise failure
-        return min(found, key=lambda one: one.plan.predicted.step_seconds)
+        return min(found, key=lambda one: one.plan.objective_seconds)
 
     def _better(self) -> Iterator[Lighter]:
         """Plans of lighter steps, for a step that fits but is cramped."""
