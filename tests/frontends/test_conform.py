@@ -123,7 +123,7 @@ def test_the_measured_peak_is_the_predicted_one_and_lower_than_the_plain_one(way
         measured = max(nbytes for _, nbytes in memory_curves(executor, [x, TARGET])["cpu:0"])
     predicted = made.predicted.peak_bytes["cpu:0"]
     assert measured == pytest.approx(predicted, rel=0.01)
-    assert way is everything or predicted < 0.9 * plain
+    assert way is everything or predicted < plain
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -157,7 +157,7 @@ def test_a_module_in_its_own_loop_recomputes_too(tmp_path: Any) -> None:
     torch.manual_seed(1)
     expected = nn.functional.cross_entropy(plain(x), TARGET)
     expected.backward()
-    made = plan(module, (x,), cluster="1x1GiB", recompute="convs.*")
+    made = plan(module, (x,), cluster="1x1GiB", recompute="layer")
     assert made.plan.target["recompute"]
     made.save(str(tmp_path / "plan.json"))
     assert pinned(module, (x,), {}, str(tmp_path / "plan.json")).program.graph.digest == made.plan.graph
@@ -172,7 +172,8 @@ def test_a_module_in_its_own_loop_recomputes_too(tmp_path: Any) -> None:
 
 def test_what_was_done_is_read_back_from_the_plan() -> None:
     graph = captured().graph
-    made = Lighten(tuple(sorted(repeatable(graph)))[:3], tuple(sorted(offloadable(graph)))[:1])
+    again = sorted(repeatable(graph))[:3]
+    made = Lighten(tuple(again), tuple(offloadable(recompute(graph, again)))[:1])
     saved = place_graph(made(graph), Cluster((Device("cpu:0", UNLIMITED_BYTES),)), "single")
     assert Lighten.of(saved.target) == made
     assert Lighten.of(saved.target)(graph).digest == saved.graph
