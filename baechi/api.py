@@ -14,7 +14,7 @@ from baechi.ir.plan import Objective, Plan
 from baechi.ir.verify import verify
 from baechi.placers import Progress, Single, get_placer, make_plan
 from baechi.placers.trade import lighter
-from baechi.planned import ModelPlan, capture_model, conformed, kind_of_call, pinned, timeline_of
+from baechi.planned import ModelPlan, capture_model, conformed, kind_of_call, pinned, sensitivity_of, timeline_of
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,7 @@ __all__ = [
     "place_lighter",
     "plan",
     "resolve",
+    "sensitivity_of",
     "timeline_of",
 ]
 
@@ -149,24 +150,29 @@ def place_lighter(
     cluster: Cluster,
     placer: str = "auto",
     *,
+    recompute: str = "off",
+    offload: str = "off",
+    objective: Objective = "latency",
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     table: CostTable | None = None,
-    objective: Objective = "latency",
     show: Callable[[Progress], None] | None = None,
-    recompute: str = "off",
-    offload: str = "off",
 ) -> tuple[Graph, Plan]:
     """Place a graph that may be recomputed and offloaded; returns the graph that the plan is for."""
+    if recompute == offload == "off":
+        try:
+            return graph, place_graph(
+                graph, cluster, placer, options=options, seed=seed, table=table, objective=objective, show=show
+            )
+        except Infeasible as error:
+            if error.proved:
+                raise
+            more = "; recomputation and offloading need less too, and more time: --recompute auto, --offload auto"
+            raise Infeasible(error.code, error.what, help=error.help + more, proved=False) from None
     problem = Problem(graph, resolve(graph, cluster, table), table, objective)
-    chosen = get_placer(placer, **(options or {}))
-    try:
-        found = lighter(problem, chosen, recompute=recompute, offload=offload, seed=seed, show=show)
-    except Infeasible as error:
-        if error.proved or not recompute == offload == "off":
-            raise
-        more = "; recomputation and offloading need less too, and more time: --recompute auto, --offload auto"
-        raise Infeasible(error.code, error.what, help=error.help + more, proved=False) from None
+    found = lighter(
+        problem, get_placer(placer, **(options or {})), recompute=recompute, offload=offload, seed=seed, show=show
+    )
     _check(found.graph, found.plan, placer)
     return found.graph, found.plan
 
@@ -200,8 +206,9 @@ def place(target: Any = None, **options: Any) -> Any:
 
     Args:
         target: the module or class; a function runs with the modules among its arguments placed.
-        options: ``cluster``, ``placer``, ``seed``, ``table``, ``objective``, ``budget``, ``recompute`` and ``offload``
-            as for `plan`; ``pin``, the path of a saved plan, or of several, of which one must match.
+        options: ``cluster``, ``placer``, ``seed``, ``table``, ``objective``, ``budget``, ``recompute`` and
+            ``offload`` as for `plan`; ``pin``, the path of a
+            saved plan, or of several, of which one must match.
 
     Raises:
         BaechiError: B107 on an unknown option, or a target that is none of these.

@@ -14,6 +14,7 @@ from baechi.ir.plan import Plan
 from baechi.ir.timeline import Timeline
 from baechi.passes.lighten import Lighten
 from baechi.sim import simulate
+from baechi.sim.perturb import Sensitivity, sensitivity
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +23,17 @@ if TYPE_CHECKING:
     from baechi.backends.pytorch.workers.training import Training
     from baechi.frontends.pytorch import TorchProgram
 
-__all__ = ["ModelPlan", "capture_model", "conformed", "kind_of_call", "pinned", "timeline_of"]
+__all__ = ["ModelPlan", "capture_model", "conformed", "kind_of_call", "pinned", "sensitivity_of", "timeline_of"]
 
 
 def timeline_of(graph: Graph, made: Plan, table: CostTable | None = None) -> Timeline:
     """What the simulator expects of a plan, op by op."""
     return simulate(Problem(graph, made.cluster, table), made)
+
+
+def sensitivity_of(graph: Graph, made: Plan, spread: float, table: CostTable | None = None) -> Sensitivity:
+    """What a plan is worth when all costs are wrong by up to `spread`; see `baechi.sim.perturb.sensitivity`."""
+    return sensitivity(Problem(graph, made.cluster, table, made.objective), made, spread, seed=made.seed)
 
 
 @dataclass(frozen=True, eq=False)

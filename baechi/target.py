@@ -63,24 +63,24 @@ class Target:
         description: plain data from which `load_target` loads it again.
         read: makes the graph of a file.
         job: the step to capture; None for a file.
-        lighten: what of it is recomputed and offloaded.
         microbatches: into how many copies the step is unrolled.
+        lighten: what of it is recomputed and offloaded.
     """
 
     description: Mapping[str, Any]
     read: Callable[[], tuple[Graph, Defaults]] | None = None
     job: Job | None = None
-    lighten: Lighten = field(default_factory=Lighten)
     microbatches: int = 1
+    lighten: Lighten = field(default_factory=Lighten)
 
     @cached_property
     def graph(self) -> Graph:
         """The graph, captured or read."""
-        graph = self._read if self.job is None else self.program.graph
+        graph = self.program.graph if self.job is not None else self._of_file
         return replace(graph, meta={**graph.meta, "target": dict(self.description)})
 
     @property
-    def _read(self) -> Graph:
+    def _of_file(self) -> Graph:
         return self.lighten(unrolled(self._file[0], self.microbatches))
 
     @cached_property

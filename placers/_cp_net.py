@@ -13,7 +13,7 @@ import numpy as np
 
 from baechi.cost.problem import LINK, TOKEN, Arrays, Ints
 
-__all__ = ["Net", "net_of"]
+__all__ = ["Net", "net_of", "slowest"]
 
 _MOST_UNITS = 1 << 40
 """The longest horizon that the solver is given; longer ones are rounded to a coarser unit."""
@@ -29,6 +29,7 @@ class Net:
         ticks: for each op, its units on each device.
         links: for each tensor, its units by source and destination.
         edges: (op, op, tensor) for each input.
+        least: (ops, ops) units that are known to pass from the end of an op to the start of another.
     """
 
     arrays: Arrays
@@ -36,6 +37,7 @@ class Net:
     ticks: Sequence[Sequence[int]]
     links: Sequence[Sequence[Sequence[int]]]
     edges: Sequence[tuple[int, int, int]]
+    least: Ints
 
     @cached_property
     def group(self) -> list[int]:
@@ -91,15 +93,21 @@ class Net:
         return classes
 
 
-def net_of(a: Arrays, horizon: int) -> Net:
-    """The problem in units of which `horizon` ticks are at most 2**40."""
+def net_of(a: Arrays, horizon: int, least: Ints) -> Net:
+    """The problem in units of which `horizon` ticks are at most 2**40.
+
+    Args:
+        a: the problem.
+        horizon: the longest plan that matters.
+        least: (ops, ops) ticks that are known to pass from the end of an op to the start of another.
+    """
     links = [_links(a, t) for t in range(len(a.t_op))]
     numbers = [a.ticks.ravel(), *(rows.ravel() for rows in links)]
     common = gcd(*(int(n) for array in numbers for n in np.unique(array))) or 1
     unit = common * max(1, -(-horizon // (common * _MOST_UNITS)))
     reader = np.repeat(np.arange(len(a.rank)), np.diff(a.in_ptr))
     edges = [(int(a.t_op[t]), int(j), int(t)) for j, t in zip(reader, a.in_t, strict=True)]
-    return Net(a, unit, (a.ticks // unit).tolist(), [(rows // unit).tolist() for rows in links], edges)
+    return Net(a, unit, (a.ticks // unit).tolist(), [(rows // unit).tolist() for rows in links], edges, least // unit)
 
 
 def _links(a: Arrays, t: int) -> Ints:
@@ -112,6 +120,11 @@ def _links(a: Arrays, t: int) -> Ints:
         ticks = a.latency + np.rint(a.t_bytes[t] * a.ticks_per_byte).astype(np.int64)
     np.fill_diagonal(ticks, 0)
     return np.asarray(ticks, np.int64)
+
+
+def slowest(a: Arrays) -> Ints:
+    """Ticks of each tensor over its slowest link."""
+    return np.array([_links(a, t).max() for t in range(len(a.t_op))], np.int64)
 
 
 def _interchangeable(net: Net, d: int, e: int) -> bool:

@@ -58,7 +58,7 @@ def windows(net: Net, horizon: int) -> Windows | None:
     apart = np.zeros((len(label), len(label)), np.bool_)
     allowed = np.ones((len(label), net.devices), np.bool_)
     order = np.array(net.order, np.int64)
-    fits, head, tail, lag, far = _settle(pair, wait, order, ticks, label, apart, allowed, horizon)
+    fits, head, tail, lag, far = _settle(pair, wait, order, ticks, label, apart, allowed, horizon, net.least)
     if not fits:
         return None
     _, first, number = np.unique(label, return_index=True, return_inverse=True)
@@ -115,7 +115,7 @@ def _jackson(release: Ints, ticks: Ints, after: Ints, count: int) -> int:
 
 @maker
 def _lags(
-    pair: Ints, wait: Ints, order: Ints, ticks: Ints, label: Ints, apart: Flags, devices: int
+    pair: Ints, wait: Ints, order: Ints, ticks: Ints, label: Ints, apart: Flags, devices: int, least: Ints
 ) -> tuple[Ints, Ints]:
     """Least units from the end of one op to the start of another, in any case and when apart."""
     ops = len(order)
@@ -147,7 +147,7 @@ def _lags(
                 if lag[u, x] >= 0:
                     must = apart[label[x], label[v]]
                     lag[u, v] = max(lag[u, v], lag[u, x] + ticks[x] + (wait[k] if must else 0))
-            lag[u, v] = max(lag[u, v], _between(u, v, ticks, lag, far, devices))
+            lag[u, v] = max(lag[u, v], least[u, v], _between(u, v, ticks, lag, far, devices))
             far[u, v] = max(far[u, v], lag[u, v])
             if apart[label[u], label[v]]:
                 lag[u, v] = far[u, v]
@@ -265,7 +265,15 @@ def _merge(label: Ints, apart: Flags, allowed: Flags, g: int, h: int) -> None:
 
 @kernel
 def _settle(
-    pair: Ints, wait: Ints, order: Ints, each: Ints, label: Ints, apart: Flags, allowed: Flags, horizon: int
+    pair: Ints,
+    wait: Ints,
+    order: Ints,
+    each: Ints,
+    label: Ints,
+    apart: Flags,
+    allowed: Flags,
+    horizon: int,
+    least: Ints,
 ) -> tuple[bool, Ints, Ints, Ints, Ints]:
     """Draw together, keep apart and bar until nothing changes; changes `label`, `apart` and `allowed`."""
     ops, devices = each.shape
@@ -281,7 +289,7 @@ def _settle(
             for d in range(devices):
                 if allowed[label[i], d]:
                     ticks[i] = min(ticks[i], each[i, d])
-        lag, far = _lags(pair, wait, order, ticks, label, apart, devices)
+        lag, far = _lags(pair, wait, order, ticks, label, apart, devices, least)
         head = _heads(order, ticks, label, lag, far, devices)
         tail = _heads(order[::-1].copy(), ticks, label, lag.T.copy(), far.T.copy(), devices)
         for i in range(ops):

@@ -12,6 +12,7 @@ import numpy as np
 from baechi.cost.problem import Problem
 from baechi.cost.table import CostTable
 from baechi.errors import Infeasible
+from baechi.ir.bulk import uncollected
 from baechi.ir.cluster import Cluster
 from baechi.ir.graph import Graph
 from baechi.ir.plan import Bounds, Placed, Plan, Prediction
@@ -19,7 +20,7 @@ from baechi.placers.repair import repair
 from baechi.placers.variants import Variant, variants
 from baechi.placers.watch import Progress, Watch
 from baechi.sim.bounds import bounds
-from baechi.sim.evaluate import Schedule, evaluate, orders, score, transfer_keys
+from baechi.sim.evaluate import Judged, Schedule, evaluate, judge, orders, score, transfer_keys
 from baechi.sim.infeasible import explain_infeasible
 from baechi.sim.load import loads
 from baechi.sim.state import Run
@@ -58,7 +59,7 @@ class Placer(ABC):
         found = [best_of(problem, self._lifted(view, seed)) for view in views]
         best = min(found, key=lambda one: one.score)
         if best.score[0] == 0:
-            return Solution(best.schedule)
+            return Solution(best.schedule, judged=best.judged)
         if not self.repairs:
             raise _over(self, problem, best.schedule)
         mended = (repair(view, one.schedule, seed) for view, one in zip(views, found, strict=True))
@@ -104,19 +105,24 @@ def make_plan(placer: Placer, problem: Problem, seed: int, show: Callable[[Progr
     try:
         views = tuple(variants(problem)) if placer.coarsens else (Variant.plain(problem),)
         solution = placer.solve(problem, views, seed, watch)
-        schedule, run, x = _settled(placer, problem, solution.schedule)
+        schedule, run, x = _settled(placer, problem, solution)
     except Infeasible as error:
         raise explain_infeasible(problem) or error from None
     more = {name: to_seconds(ticks) for name, ticks in solution.proved.items()}
     proofs = Bounds({**proofs.proofs, **more})
-    return _write(placer, problem, schedule, run, x, proofs, time.process_time() - began, seed)
+    with uncollected():
+        return _write(placer, problem, schedule, run, x, proofs, time.process_time() - began, seed)
 
 
 class Solution(NamedTuple):
-    """A schedule that fits, and lower bounds in ticks, by name, that were proved on the way."""
+    """A schedule that fits, and lower bounds in ticks, by name, that were proved on the way.
+
+    `judged` is what the simulator said of the schedule, if it was asked.
+    """
 
     schedule: Schedule
     proved: Mapping[str, int] = MappingProxyType({})
+    judged: Judged | None = None
 
 
 class Scored(NamedTuple):
@@ -124,20 +130,25 @@ class Scored(NamedTuple):
 
     score: tuple[int, int]
     schedule: Schedule
+    judged: Judged
 
 
 def best_of(problem: Problem, schedules: Iterable[Schedule]) -> Scored:
     """The schedule that is least over the caps, and of those the shortest; of equals the first."""
-    scored = (Scored(score(problem.arrays, schedule), schedule) for schedule in schedules)
+    judged = ((judge(problem.arrays, schedule), schedule) for schedule in schedules)
+    scored = (Scored(one.score, schedule, one) for one, schedule in judged)
     return min(scored, key=lambda one: one.score)
 
 
-def _settled(placer: Placer, problem: Problem, schedule: Schedule) -> tuple[Schedule, Run, Transfers]:
-    """The schedule with its transfers in the order that the plan will keep, simulated in that order."""
+def _settled(placer: Placer, problem: Problem, solution: Solution) -> tuple[Schedule, Run, Transfers]:
+    """The schedule with its transfers in the order that the plan will keep, and the step in that order.
+
+    Where the simulator chose, its choice is the order: keeping to it sends everything at the same times.
+    """
+    schedule = solution.schedule
+    _, run, x = solution.judged or judge(problem.arrays, schedule)
     if schedule.sent is None:
-        run, x = evaluate(problem.arrays, schedule)
         schedule = schedule._replace(sent=np.column_stack([x.tensor, x.destination])[run.x_order])
-    run, x = evaluate(problem.arrays, schedule)
     if (run.peak > problem.arrays.cap).any():
         raise _not_found(placer, problem, schedule)
     return schedule, run, x

@@ -2,18 +2,19 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 
-from baechi.cost.problem import LATENCY, Arrays, Problem
+from baechi.cost.problem import LATENCY, Arrays, Ints, Problem
 from baechi.errors import Infeasible
 from baechi.placers._cp_latency import Latency
 from baechi.placers._cp_load import Load
 from baechi.placers._cp_memory import can_bind, hold
-from baechi.placers._cp_net import Net, net_of
+from baechi.placers._cp_net import Net, net_of, slowest
 from baechi.placers._cp_place import Placement
+from baechi.placers._cp_regions import part_of, regions
 from baechi.placers._cp_solve import Answer, Effort, ask
 from baechi.placers._cp_windows import least_horizon, windows
 from baechi.placers.base import Placer, Solution
@@ -29,6 +30,7 @@ Progress = Callable[[int, int], None]
 
 _FIRST_SLICE = 2.0
 _PRECISION = 1000
+_REGIONS = 0.4  # of the time that is left
 _NO_TICKS = 1 << 62
 
 
@@ -91,8 +93,10 @@ class _Search:
     excess: int = field(init=False)
     ticks: int = field(init=False)
     exhausted: bool = field(init=False, default=False)
+    least: Ints = field(init=False)
 
     def __post_init__(self) -> None:
+        self.least = np.zeros((len(self.a.rank), len(self.a.rank)), np.int64)
         self.excess, self.ticks = score(self.a, self.best)
 
     @property
@@ -108,6 +112,11 @@ class _Search:
         return self.ticks <= self.bound * (1 + self.gap) or self.bound >= self.ticks
 
     def run(self) -> None:
+        """Learn what parts of the graph tell, then solve all of it."""
+        self._measure_regions()
+        self.improve()
+
+    def improve(self) -> None:
         """Ask the solver for ever longer, each time with what the best schedule so far implies."""
         seconds = _FIRST_SLICE
         while not self.closed and self.effort.left > 0:
@@ -119,10 +128,26 @@ class _Search:
                 return
             seconds *= 2 if self.ticks < before else 4
 
+    def _measure_regions(self) -> None:
+        """Solve the parts with one entry and one exit, the smaller ones first: sums of them bound the whole."""
+        if self.a.objective != LATENCY:
+            return
+        parts = list(regions(self.a, len(self.a.rank) - 1))
+        for k, ops in enumerate(parts):
+            part = part_of(self.a, ops)
+            alone = Schedule(np.zeros(len(ops), np.int64), part.order)
+            seconds = self.effort.left * _REGIONS / (len(parts) - k)
+            effort = replace(self.effort, deadline=time.monotonic() + seconds)
+            search = _Search(part, alone, 0.0, 0, effort, None)
+            search.least = self.least[np.ix_(ops, ops)]
+            search.improve()
+            ends = int(part.ticks[0].max() + part.ticks[-1].max())
+            self.least[ops[0], ops[-1]] = max(0, search.bound - ends)
+
     def _ask(self, seconds: float) -> Answer | None:
         """One run for schedules that are better than the best; None when windows alone refute them."""
         most = self.ticks - 1 if self.excess == 0 else _longest(self.a)
-        net = net_of(self.a, most)
+        net = net_of(self.a, most, self.least)
         horizon = most // net.unit
         model = self._model(net, horizon)
         if model is None:
@@ -185,9 +210,7 @@ class _Search:
 
 def _longest(a: Arrays) -> int:
     """Ticks that no eager schedule exceeds: all ops and all transfers to all devices, one after the other."""
-    net = net_of(a, 1)
-    serial = int(a.ticks.max(axis=1).sum())
-    return serial + sum(net.farthest) * net.unit * net.devices * 2 + 1
+    return int(a.ticks.max(axis=1).sum() + slowest(a).sum() * len(a.cap)) + 1
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from baechi.sim.evaluate import Schedule, evaluate
 __all__ = ["Heft", "Rank"]
 
 Rank = Literal["upward", "peft", "cpop"]
+_ROUNDS = 4
+_SQUEEZE = 0.97
 _MOST_LISTED = 2_000_000  # ops, over all schedules of one call
 
 
@@ -54,15 +56,33 @@ class Heft(Placer):
         """A schedule for each guess of what a group takes, each with and without two refinements.
 
         The refinements: what is free and there from the start goes with its first reader, and
-        transfers wait for each other at the copy lanes. Of a very large graph only the first few.
+        transfers wait for each other at the copy lanes. A schedule that is over a cap is followed by
+        some that keep further away from it. Of a very large graph only the first few.
         """
         a = problem.arrays
         order = _order(a, self.rank)
-        ways = [(claim, lanes, follow) for claim in _claims(a) for lanes in _lanes(a) for follow in (True, False)]
+        follows = (True, False) if _some_follow(a) else (False,)
+        ways = [(claim, lanes, follow) for claim in _claims(a) for lanes in _lanes(a) for follow in follows]
         for claim, lanes, follow in ways[: max(1, _MOST_LISTED // max(1, len(a.rank)))]:
-            device, taken, start, end = by_rank(lanes, order, claim, follow)
-            position = np.argsort(taken)
-            yield Schedule(device, np.lexsort((position, end, start)))
+            yield from _squeezed(a, lanes, order, claim, follow)
+
+
+def _squeezed(a: Arrays, lanes: Arrays, order: Order, claim: Ints, follow: bool) -> Iterator[Schedule]:
+    """The schedule; while it is over a cap, another in which devices that were over look smaller."""
+    room = a.cap
+    for _ in range(_ROUNDS):
+        device, taken, start, end = by_rank(lanes._replace(cap=room), order, claim, follow)
+        schedule = Schedule(device, np.lexsort((np.argsort(taken), end, start)))
+        yield schedule
+        peak = evaluate(a, schedule)[0].peak
+        if (peak <= a.cap).all():
+            return
+        room = np.where(peak > a.cap, room * (_SQUEEZE * a.cap / np.maximum(peak, 1)), room).astype(np.int64)
+
+
+def _some_follow(a: Arrays) -> bool:
+    """Whether an op is free and there from the start."""
+    return bool(((np.diff(a.in_ptr) == 0) & (a.ticks.max(axis=1, initial=0) == 0)).any())
 
 
 def _order(a: Arrays, rank: Rank) -> Order:

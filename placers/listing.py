@@ -10,6 +10,7 @@ from baechi.placers.ledger import Ledger, add_copy, copy_at, new_ledger, overflo
 from baechi.sim.transfers import transfer_ticks
 
 __all__ = [
+    "ENDING",
     "FORCED",
     "NOW",
     "PLACED",
@@ -19,6 +20,7 @@ __all__ = [
     "collect",
     "earliest",
     "fits",
+    "has_room",
     "may_run",
     "over_cap",
     "place_of",
@@ -27,8 +29,8 @@ __all__ = [
 
 _FIRST_ROOM = 1024
 
-NOW, PLACED, SENT, FORCED = range(4)
-"""Where `State.tally` counts what."""
+NOW, PLACED, SENT, FORCED, ENDING = range(5)
+"""Where `State.tally` counts what; `ENDING` is 0, or 1 more than the next device to look for an op that ends."""
 
 
 class State(NamedTuple):
@@ -107,20 +109,25 @@ def begin(a: Arrays, home: Ints, waits: bool) -> State:
         urgent,
         _followers(a),
         np.empty(ops + reads + 1, np.int64),
-        np.zeros(4, np.int64),
+        np.zeros(5, np.int64),
     )
+
+
+@leaf
+def has_room(s: State, more: int) -> bool:
+    """Whether `more` entries fit into the queues of every device."""
+    room = s.due.shape[1] - more - 2
+    most = 0
+    for p in range(len(s.running)):
+        most = max(most, s.due[p, 0, 0] + s.open[p, 0, 0] + s.stuck_count[p])
+    return most <= room
 
 
 @maker
 def roomy(s: State, more: int) -> State:
     """The state with room for `more` entries in the queues of each device."""
-    devices, room = s.due.shape[0], s.due.shape[1]
-    need = 0
-    for p in range(devices):
-        need = max(need, s.due[p, 0, 0] + s.open[p, 0, 0] + s.stuck_count[p] + more + 2)
-    if need <= room:
-        return s
-    room = 2 * need
+    devices = len(s.running)
+    room = 2 * (s.due.shape[1] + more)
     due = np.empty((devices, room, 3), np.int64)
     ready = np.empty((devices, room, 3), np.int64)
     stuck = np.empty((devices, room), np.int64)

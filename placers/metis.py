@@ -130,15 +130,34 @@ def _part(a: Arrays, mesh: _Mesh, parts: int, share: float, seed: int) -> Ints:
         target = _shares(blend[chosen])
     else:
         chosen, target = np.arange(parts), np.full(parts, 1.0 / parts)
-    found = pymetis.part_graph(
-        parts,
-        pymetis.CSRAdjacency(mesh.start, mesh.other),
-        vweights=_weights(share * mesh.time + (1 - share) * mesh.memory),
-        eweights=mesh.cut,
-        tpwgts=target.tolist(),
-        options=pymetis.Options(seed=seed),
-    )
-    return np.asarray(chosen[np.asarray(found.vertex_part, np.int64)], np.int64)
+    weight = _weights(share * mesh.time + (1 - share) * mesh.memory) + 1
+    return np.asarray(chosen[_parted(pymetis, mesh, weight, target, seed)], np.int64)
+
+
+def _parted(pymetis: Any, mesh: _Mesh, weight: Ints, target: Floats, seed: int) -> Ints:
+    """Part of each group, by bisection; METIS writes to stdout where it is asked for more parts than it finds."""
+    part = np.zeros(len(weight), np.int64)
+    options = pymetis.Options(seed=seed)
+    source = np.repeat(np.arange(len(weight)), np.diff(mesh.start))
+    todo = [(np.arange(len(weight)), source, mesh.other, mesh.cut, np.arange(len(target)))]
+    while todo:
+        members, source, other, cut, parts = todo.pop()
+        half = len(parts) // 2
+        if half == 0 or len(members) < 2:
+            part[members] = parts[0]
+            continue
+        first = float(target[parts[:half]].sum() / target[parts].sum())
+        start = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=len(members)))])
+        graph = pymetis.CSRAdjacency(start, other)
+        found = pymetis.part_graph(
+            2, graph, vweights=weight[members], eweights=cut, tpwgts=[first, 1 - first], options=options
+        )
+        side = np.asarray(found.vertex_part, np.int64)
+        local = np.where(side == 0, np.cumsum(side == 0), np.cumsum(side)) - 1
+        for k, chosen in enumerate((parts[:half], parts[half:])):
+            inner = (side[source] == k) & (side[other] == k)
+            todo.append((members[side == k], local[source[inner]], local[other[inner]], cut[inner], chosen))
+    return part
 
 
 def _spread(problem: Problem, part: Ints) -> Schedule:

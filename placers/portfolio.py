@@ -21,7 +21,8 @@ from baechi.placers.search import improve, tries_for
 from baechi.placers.topo import Topo
 from baechi.placers.variants import Variant
 from baechi.placers.watch import Watch
-from baechi.sim.evaluate import Schedule, score
+from baechi.sim.evaluate import Schedule, judge
+from baechi.sim.perturb import perturbed_ticks
 
 __all__ = ["Auto"]
 
@@ -33,6 +34,7 @@ _ROUND_SECONDS = 1.5
 _LARGEST_PROGRAMME = 50_000  # ops up to which m-SCT and METIS take part
 _LARGEST_PROOF = 120  # groups up to which a budget pays for a proof
 _SEARCH_SHARE = 0.4  # of such a budget
+_FEW, _SAMPLES, _KEPT = 8, 25, 8
 
 
 class _Job(NamedTuple):
@@ -55,12 +57,15 @@ class Auto(Placer):
             on every machine.
         budget: seconds to search, instead; 0 for none.
         gap: stop this near to the lower bound, as a fraction of it.
+        perturb: choose, of the best few, the one with the best mean when all costs err at random by up
+            to this fraction; 0 to choose by the costs as they are.
     """
 
     name: ClassVar[str] = "auto"
     work: float = 1.5e9
     budget: float = 0.0
     gap: float = 0.0
+    perturb: float = 0.0
 
     def solve(self, problem: Problem, views: Sequence[Variant], seed: int, watch: Watch) -> Solution:
         """The improved best of the competitors that fit."""
@@ -75,7 +80,8 @@ class Auto(Placer):
             if not pool.found or pool.best.score[0] > 0:
                 raise
             watch.interrupted = True
-        return Solution(pool.best.schedule, pool.proved)
+        chosen = self._robust(pool, seed) if self.perturb > 0 else pool.best
+        return Solution(chosen.schedule, pool.proved, chosen.judged)
 
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """What it finds for the problem as it is."""
@@ -96,6 +102,10 @@ class Auto(Placer):
                 if self.budget > 0:
                     aim = min(_ROUND_SECONDS, pool.watch.seconds_left or 0.0)
                     share *= aim / max(time.monotonic() - began, 1e-3)
+
+    def _robust(self, pool: "_Pool", seed: int) -> Scored:
+        few = [one for one in pool.found[:_FEW] if one.score[0] == pool.best.score[0]]
+        return min(few, key=lambda one: perturbed_ticks(pool.a, one.schedule, self.perturb, _SAMPLES, seed).mean())
 
     def _prove(self, problem: Problem, seed: int, pool: "_Pool") -> None:
         """Spend what the search has left of the budget on a small graph's optimum and its proof."""
@@ -173,6 +183,8 @@ class _Pool:
             key = schedule.device.tobytes() + schedule.sequence.tobytes()
             if key not in self._seen:
                 self._seen.add(key)
-                self.found.append(Scored(score(self.a, schedule), schedule))
+                judged = judge(self.a, schedule)
+                self.found.append(Scored(judged.score, schedule, judged))
         self.found.sort(key=lambda one: one.score)
+        del self.found[_KEPT:]
         self.watch.note(self.best.score)

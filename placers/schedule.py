@@ -16,10 +16,13 @@ are looked at again when they come to the top.
 
 from typing import NamedTuple
 
-from baechi.cost.jit import NONE, kernel, leaf, maker
+import numpy as np
+
+from baechi.cost.jit import NONE, kernel, leaf
 from baechi.cost.problem import Arrays, Ints
 from baechi.placers.ledger import commit, finish
 from baechi.placers.listing import (
+    ENDING,
     FORCED,
     NOW,
     PLACED,
@@ -29,6 +32,7 @@ from baechi.placers.listing import (
     collect,
     earliest,
     fits,
+    has_room,
     may_run,
     over_cap,
     place_of,
@@ -69,47 +73,49 @@ def list_schedule(a: Arrays, child: Ints, home: Ints, soft: bool) -> ListSchedul
         soft: at a dead end, place the op that goes least over a cap, and go on.
     """
     s = begin(a, home, bool((child >= 0).any()))
-    placed, forced, sent = _loop(a, child, soft, s)
-    return ListSchedule(placed, forced, s.device, s.sequence[:placed], s.sent[:sent])
-
-
-@maker
-def _loop(a: Arrays, child: Ints, soft: bool, s: State) -> tuple[int, int, int]:
-    """Returns how many ops were placed, how many of them over a cap, and how many tensors are sent."""
-    ops, devices = len(a.rank), len(a.cap)
-    free = 0
-    for i in range(ops):
-        if s.follows[i]:
-            for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
-                for k in range(a.rd_ptr[t], a.rd_ptr[t + 1]):
-                    s.waits[a.rd_op[k]] -= 1
-    for i in range(ops):
-        free += s.waits[i] == 0 and not s.follows[i]
-    s = roomy(s, free)
-    for i in range(ops):
+    s = roomy(s, int(len(a.rank) - np.count_nonzero(s.waits)))
+    for i in range(len(a.rank)):
         if s.waits[i] == 0 and not s.follows[i]:
             announce(a, i, s)
     while True:
+        more = _go_on(a, child, soft, s)
+        if more == 0:
+            break
+        s = roomy(s, more)
+    placed, sent = s.tally[PLACED], s.tally[SENT]
+    return ListSchedule(placed, s.tally[FORCED], s.device, s.sequence[:placed], s.sent[:sent])
+
+
+@leaf
+def _go_on(a: Arrays, child: Ints, soft: bool, s: State) -> int:
+    """Place ops to the end, and return 0, or as far as there is room, and return how much more it takes."""
+    while True:
+        while s.tally[ENDING] > 0:
+            p = s.tally[ENDING] - 1
+            if s.running[p] >= 0 and s.free_at[p] == s.tally[NOW]:
+                more = _woken(a, s.running[p])
+                if not has_room(s, more):
+                    return more
+                _finish(a, child, p, s)
+            s.tally[ENDING] = (p + 2) % (len(a.cap) + 1)
         i, p = _best(a, s)
-        if i < 0:
-            if s.tally[PLACED] == ops:
-                break
+        forced = 0
+        if i < 0 and s.tally[PLACED] < len(a.rank):
             moment = _next_moment(a, s)
             if moment < _NEVER:
                 s.tally[NOW] = moment
-                for q in range(devices):
-                    if s.running[q] >= 0 and s.free_at[q] == moment:
-                        s = roomy(s, _woken(a, s.running[q]))
-                        _finish(a, child, q, s)
+                s.tally[ENDING] = 1
                 continue
             if soft:
                 i, p = _least_over(a, s)
-            if i < 0:
-                break
-            s.tally[FORCED] += 1
-        s = roomy(s, _moved(a, i, s))
+                forced = 1
+        if i < 0:
+            return 0
+        more = _moved(a, i, s)
+        if not has_room(s, more):
+            return more
+        s.tally[FORCED] += forced
         _start(a, i, p, s)
-    return s.tally[PLACED], s.tally[FORCED], s.tally[SENT]
 
 
 @leaf

@@ -1,6 +1,7 @@
 """Cutting the topological order into one segment for each device."""
 
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,17 @@ __all__ = ["splits"]
 
 Floats = NDArray[np.float64]
 _ROUNDS = 8
+_FEWEST = 2
+_WORK = 1e8  # visits of ops and reads over all cuts
 
 
 def splits(problem: Problem) -> Iterator[Schedule]:
-    """Schedules of all the cuts below, each placement once."""
+    """Schedules of all the cuts below, each placement once; of a very large graph, of the first few."""
     a = problem.arrays
     seen = set()
-    for device in (*_cuts(a), *_cuts_by_peak(a), *(home[a.group] for home in chain_splits(a))):
+    most = max(_FEWEST, int(_WORK / (len(a.rank) + len(a.in_t) + 1)))
+    lines = (home[a.group] for home in chain_splits(a))
+    for device in islice(chain(lines, _cuts(a), _cuts_by_peak(a)), most):
         if device.tobytes() not in seen:
             seen.add(device.tobytes())
             yield from bound_to(problem, device)
@@ -29,7 +34,7 @@ def splits(problem: Problem) -> Iterator[Schedule]:
 
 def _cuts(a: Arrays) -> Iterator[Ints]:
     """Devices of the ops, cut by time, by memory and by blends of the two, over two to all devices."""
-    for devices in range(min(2, len(a.cap)), len(a.cap) + 1):
+    for devices in range(len(a.cap), min(1, len(a.cap) - 1), -1):
         for share in (1.0, 0.75, 0.5, 0.25, 0.0):
             yield _segments(a, devices, share)[a.group]
 

@@ -49,11 +49,22 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     costs.add_argument("--table", metavar="FILE", help="where measured op times are kept")
 
 
+def add_lighter_arguments(parser: argparse.ArgumentParser) -> None:
+    """What may take more time for less memory."""
+    trade = parser.add_argument_group("time for memory")
+    trade.add_argument(
+        "--recompute", default="off", metavar="WHAT", help="auto, off, or modules to run again for backward: 'layers.*'"
+    )
+    trade.add_argument("--offload", default="off", metavar="WHAT", help="auto or off: activations wait on the host")
+
+
 def add_placer_arguments(parser: argparse.ArgumentParser) -> None:
     """Who places, and what for; `placer_options` reads them."""
     parser.add_argument("--placer", default="auto", metavar="NAME", help="auto, m-sct, m-etf, m-topo, expert, …")
     parser.add_argument("--option", action="append", metavar="K=V", default=[], help="an option of the placer")
     parser.add_argument("--budget", type=_duration, metavar="TIME", help="how long it may search: 10s")
+    help_ = "see what the plan is worth when all costs err by up to 20%%; auto prefers one that bears it"
+    parser.add_argument("--perturb", type=_share, metavar="SHARE", help=help_)
     parser.add_argument("--gap", type=_share, metavar="SHARE", help="stop this near to the lower bound: 5%%")
     add_goal_arguments(parser)
 
@@ -71,7 +82,8 @@ def placer_options(args: argparse.Namespace) -> dict[str, Any]:
         BaechiError: B102 on one that cannot be read, B505 on an unknown placer or option.
     """
     options = pairs(args.option, "--option")
-    options |= {name: getattr(args, name) for name in ("budget", "gap") if getattr(args, name) is not None}
+    flags = ("budget", "gap", *(("perturb",) if args.placer == "auto" else ()))
+    options |= {name: getattr(args, name) for name in flags if getattr(args, name) is not None}
     check_placer(args.placer, options)
     return options
 
@@ -92,15 +104,6 @@ def _share(text: str) -> float:
     if not 0 <= share < 1e6:
         raise argparse.ArgumentTypeError(f"'{text}' is no share such as 5%")
     return share
-
-
-def add_lighter_arguments(parser: argparse.ArgumentParser) -> None:
-    """What may take more time for less memory."""
-    trade = parser.add_argument_group("time for memory")
-    trade.add_argument(
-        "--recompute", default="off", metavar="WHAT", help="auto, off, or modules to run again for backward: 'layers.*'"
-    )
-    trade.add_argument("--offload", default="off", metavar="WHAT", help="auto or off: activations wait on the host")
 
 
 def positive(text: str) -> int:

@@ -2,7 +2,12 @@
 
 import argparse
 
-from baechi.cli.arguments import add_lighter_arguments, add_placer_arguments, add_target_arguments, placer_options
+from baechi.cli.arguments import (
+    add_lighter_arguments,
+    add_placer_arguments,
+    add_target_arguments,
+    placer_options,
+)
 from baechi.cli.output import SearchLine, emit, emit_json, say
 from baechi.cli.subject import load_subject, restart_tuned
 
@@ -22,7 +27,7 @@ def execute(args: argparse.Namespace) -> int:
     options = placer_options(args)
     if args.measure:
         restart_tuned(args)
-    from baechi.api import place_lighter, timeline_of
+    from baechi.api import place_lighter, sensitivity_of, timeline_of
     from baechi.ir.json import plan_to_dict, write_plan
     from baechi.report.facts import one_device
     from baechi.report.text import plan_text
@@ -50,5 +55,6 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     timeline = timeline_of(graph, plan, table)
     alone = one_device(subject.graph, cluster, table)
-    emit(plan_text(graph, plan, timeline, alone, seconds=subject.seconds))
+    errs = sensitivity_of(graph, plan, args.perturb, table) if args.perturb else None
+    emit(plan_text(graph, plan, timeline, alone, seconds=subject.seconds, errs=errs))
     return 0

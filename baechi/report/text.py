@@ -10,6 +10,7 @@ from baechi.ir.text import format_cluster
 from baechi.ir.timeline import Timeline
 from baechi.report.facts import Lighter, OneDevice, count_ops, lighter_of, parameter_count, traffic_of
 from baechi.report.layout import WIDTH, bar, clip, fields, percent, table, wrap
+from baechi.sim.perturb import Sensitivity
 from baechi.units import format_bytes, format_count, format_seconds
 
 __all__ = ["Compared", "PlainRun", "compare_text", "head", "plan_text", "run_text"]
@@ -17,7 +18,15 @@ __all__ = ["Compared", "PlainRun", "compare_text", "head", "plan_text", "run_tex
 _OTHER_BOUNDS = 2
 
 
-def plan_text(graph: Graph, plan: Plan, timeline: Timeline, alone: OneDevice, *, seconds: float | None = None) -> str:
+def plan_text(
+    graph: Graph,
+    plan: Plan,
+    timeline: Timeline,
+    alone: OneDevice,
+    *,
+    seconds: float | None = None,
+    errs: Sensitivity | None = None,
+) -> str:
     """What a plan does, and how good it is.
 
     Args:
@@ -26,6 +35,7 @@ def plan_text(graph: Graph, plan: Plan, timeline: Timeline, alone: OneDevice, *,
         timeline: the simulator's account of it.
         alone: the step on one device.
         seconds: what the extraction took.
+        errs: what the plan is worth when the costs are wrong.
     """
     options = ", ".join(f"{k}={v}" for k, v in plan.placer.options.items())
     lines = [
@@ -36,6 +46,7 @@ def plan_text(graph: Graph, plan: Plan, timeline: Timeline, alone: OneDevice, *,
                 ("ops", _ops(graph) + (f" (extracted in {format_seconds(seconds)})" if seconds is not None else "")),
                 ("placer", _placer(plan, options)),
                 *_objective(plan),
+                *([("costs wrong", _wrong(errs, plan.objective_seconds))] if errs is not None else []),
                 ("bound", _bound(plan.bounds)),
                 ("one device", _alone(alone, plan.predicted.step_seconds)),
                 ("traffic", _traffic(timeline)),
@@ -74,6 +85,11 @@ def _objective(plan: Plan) -> list[tuple[str, str]]:
         return [("step", f"{step}, {_gap(plan)}")]
     each = f"{format_seconds(plan.objective_seconds)} for each step, as the busiest device takes; {_gap(plan)}"
     return [("pipeline", each), ("step", f"{step}, alone")]
+
+
+def _wrong(errs: Sensitivity, planned: float) -> str:
+    low, mean, high = (f"{x / planned:.2f}" if planned else "-" for x in (errs.least, errs.mean, errs.most))
+    return f"by up to {percent(errs.spread)}: {low} to {high} x, mean {mean} x, in {errs.samples} samples"
 
 
 def _gap(plan: Plan) -> str:

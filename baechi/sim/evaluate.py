@@ -15,7 +15,18 @@ from baechi.sim.state import Run
 from baechi.sim.transfers import Transfers, copy_of, transfers_of
 from baechi.units import to_seconds
 
-__all__ = ["Schedule", "evaluate", "orders", "play_in", "score", "simulate", "transfer_keys"]
+__all__ = [
+    "Judged",
+    "Schedule",
+    "evaluate",
+    "judge",
+    "orders",
+    "plan_schedule",
+    "play_in",
+    "score",
+    "simulate",
+    "transfer_keys",
+]
 
 
 class Schedule(NamedTuple):
@@ -99,16 +110,29 @@ def evaluate(a: Arrays, schedule: Schedule) -> tuple[Run, Transfers]:
     return _evaluate(a, schedule.device, schedule.sequence, sent)
 
 
-def score(a: Arrays, schedule: Schedule) -> tuple[int, int]:
-    """What makes one schedule better than another: bytes over the caps, summed, then the objective in ticks.
+class Judged(NamedTuple):
+    """A schedule's score, and the simulated step that it comes from."""
+
+    score: tuple[int, int]
+    run: Run
+    transfers: Transfers
+
+
+def judge(a: Arrays, schedule: Schedule) -> Judged:
+    """Simulate a schedule and score it: bytes over the caps, summed, then the objective in ticks.
 
     A schedule whose transfers wait for each other is worse than any that runs.
     """
-    run, _ = evaluate(a, schedule)
+    run, x = evaluate(a, schedule)
     if run.done < len(a.rank):
-        return 1 << 62, 0
+        return Judged((1 << 62, 0), run, x)
     ticks = run.makespan if a.objective == LATENCY else int(loads(a, schedule.device).max())
-    return int(np.maximum(run.peak - a.cap, 0).sum()), ticks
+    return Judged((int(np.maximum(run.peak - a.cap, 0).sum()), ticks), run, x)
+
+
+def score(a: Arrays, schedule: Schedule) -> tuple[int, int]:
+    """What makes one schedule better than another; see `judge`."""
+    return judge(a, schedule).score
 
 
 def transfer_keys(problem: Problem, device: Ints, run: Run, x: Transfers) -> tuple[TransferKey, ...]:
@@ -128,6 +152,27 @@ def simulate(problem: Problem, plan: Plan) -> Timeline:
         BaechiError: B402 when the plan is not for this graph, B403 when its orders or transfers
             cannot be carried out.
     """
+    device, order = _placed(problem, plan)
+    ptr = np.cumsum([0, *(len(plan.order.get(d.name, ())) for d in problem.cluster.devices)])
+    x = transfers_of(problem.arrays, device)
+    run = play(problem.arrays, device, order, ptr.astype(np.int64), x, _ranks(problem, plan, x, device), True, True)
+    if run.done < len(order):
+        raise BaechiError(
+            "B403", f"the plan stops after {run.done} of {len(order)} ops: its orders wait for each other"
+        )
+    return _timeline(problem, device, order, run, x)
+
+
+def plan_schedule(problem: Problem, plan: Plan) -> Schedule:
+    """A plan as a schedule, its transfers in the plan's order; errors as `simulate`."""
+    device, order = _placed(problem, plan)
+    x = transfers_of(problem.arrays, device)
+    by_rank = np.argsort(_ranks(problem, plan, x, device))
+    return Schedule(device, order, np.column_stack([x.tensor, x.destination])[by_rank])
+
+
+def _placed(problem: Problem, plan: Plan) -> tuple[Ints, Ints]:
+    """Device of each op, and the ops of one device after the other in its order."""
     index = {op.name: i for i, op in enumerate(problem.graph.ops)}
     number = {d.name: k for k, d in enumerate(problem.cluster.devices)}
     if plan.device.keys() != index.keys():
@@ -136,15 +181,7 @@ def simulate(problem: Problem, plan: Plan) -> Timeline:
         )
     device = np.array([number[plan.device[op.name]] for op in problem.graph.ops], np.int64)
     order = [index[name] for d in problem.cluster.devices for name in plan.order.get(d.name, ())]
-    ptr = np.cumsum([0, *(len(plan.order.get(d.name, ())) for d in problem.cluster.devices)])
-    x = transfers_of(problem.arrays, device)
-    rank = _ranks(problem, plan, x, device)
-    run = play(problem.arrays, device, np.array(order, np.int64), ptr.astype(np.int64), x, rank, True, True)
-    if run.done < len(index):
-        raise BaechiError(
-            "B403", f"the plan stops after {run.done} of {len(index)} ops: its orders wait for each other"
-        )
-    return _timeline(problem, device, np.array(order, np.int64), run, x)
+    return device, np.array(order, np.int64)
 
 
 def _ranks(problem: Problem, plan: Plan, x: Transfers, device: Ints) -> Ints:

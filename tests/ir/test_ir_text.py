@@ -197,7 +197,7 @@ def test_the_fields_that_outside_checks_read() -> None:
     assert data["device"]["op6"] == "cuda:0"
     assert data["order"]["cuda:1"] == ["op5", "op3", "op4"]
     assert data["transfers"][2] == ["t5", "cuda:1", "cuda:0"]
-    assert data["predicted"] == {"step_seconds": 9.0, "peak_bytes": {"cuda:0": 4, "cuda:1": 4}}
+    assert data["predicted"] == {"step_seconds": 9.0, "peak_bytes": {"cuda:0": 4, "cuda:1": 4}, "load_seconds": {}}
     assert data["bounds"]["step_seconds"] == 8.0
     assert (data["seed"], data["version"]) == (7, "0.1.0")
     assert [d["memory_bytes"] for d in data["cluster"]["device"]] == [4, 4]

@@ -38,7 +38,7 @@ def test_it_is_never_worse_than_its_start(seed: int) -> None:
     for tries in (0, 1, 50, 500):
         better = improve(a, start, tries=tries, seed=seed)
         assert score(a, better) <= score(a, start)
-        assert better.sequence.tolist() == start.sequence.tolist()
+        assert sorted(better.sequence.tolist()) == list(range(40))
         for group in range(len(a.group_ptr) - 1):
             assert len(set(better.device[a.group == group].tolist())) == 1
 
@@ -58,16 +58,12 @@ def every_placement(problem: Problem, start: Schedule) -> Iterator[Schedule]:
 
 
 def test_it_finds_the_best_placement_of_a_few_ops() -> None:
-    """Over every placement, in the order of its start."""
-    reached = 0
+    """At least as good as every placement in the order of its start."""
     for seed in range(12):
         problem = make_problem(seed, 7, 2)
         a, start = problem.arrays, random_start(problem, seed)
         best = min(score(a, one) for one in every_placement(problem, start))
-        found = score(a, improve(a, start, tries=1000, seed=0))
-        assert found >= best
-        reached += found == best
-    assert reached == 12
+        assert score(a, improve(a, start, tries=2000, seed=0)) <= best
 
 
 def test_repair_finds_the_only_placement_that_fits() -> None:
@@ -82,6 +78,8 @@ def test_repair_finds_the_only_placement_that_fits() -> None:
     assert fitted == 12
 
 
-def test_tries_shrink_with_the_graph() -> None:
-    few, many = (tries_for(make_problem(1, n, 2).arrays, 1e5) for n in (1000, 10))
-    assert 150 <= few < many <= 8000
+def test_tries_shrink_with_the_graph_and_are_none_when_they_would_be_too_few() -> None:
+    none, few, many = (
+        tries_for(make_problem(1, n, 2).arrays, work) for n, work in ((1000, 1e4), (1000, 1e6), (10, 1e6))
+    )
+    assert none == 0 < few < many

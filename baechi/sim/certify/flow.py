@@ -7,6 +7,8 @@ side. A group is cut from the sink at the cost of its work. A tensor's node "sen
 cost and pulls its readers in; the node "received" hangs on all readers and is cut from the maker at that cost.
 """
 
+import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +20,10 @@ from baechi.sim.certify.net import least_transfer
 __all__ = ["Network", "heaviest_least_load", "least_load", "network_of"]
 
 _ENDLESS = 1 << 60
+_MOST_READS = 300_000
 _MOST_VISITS = 1_500_000  # arcs of the network, times the groups that are tried
+_PRICES = tuple(2.0**k for k in range(-10, 1))  # of all memory of a device, as shares of the dearest load
+_PRICED = 8  # groups that are tried at each price
 
 
 class Network(NamedTuple):
@@ -43,16 +48,37 @@ class Network(NamedTuple):
 def heaviest_least_load(a: Arrays) -> int:
     """The highest `least_load` of a group, in ticks: no plan's highest load is lower.
 
-    The groups are tried from the dearest to have alone, which none needs more than; in graphs that are too large for
-    that, only as many as there is time for.
+    The groups are tried from the dearest to have alone, which none needs more than; in graphs that are too large
+    for that, only as many as there is time for, and of graphs with over 300,000 reads none: a group's work counts. Where not everything fits on one device, memory has its price: what
+    persists of the device's groups is at most its memory, so at any price for each byte the least of load and price
+    together, less the price of all memory, is a bound too.
     """
+    work = np.zeros(len(a.group_ptr) - 1, np.int64)
+    np.add.at(work, a.group, a.ticks.min(axis=1))
+    if len(a.in_t) > _MOST_READS:
+        return int(work.max(initial=0))
     net = network_of(a)
     best, tries = 0, max(4, _MOST_VISITS // max(1, len(net.head)))
+    nothing = np.zeros(len(net.alone), np.int64)
+    found: list[tuple[int, int]] = []
     for g in np.argsort(-net.alone, kind="stable")[:tries].tolist():
         if net.alone[g] <= best:
             break
-        best = max(best, least_load(net, g))
-    return best
+        found.append((least_load(net, g, nothing), g))
+        best = max(best, found[-1][0])
+    return max((best, *_with_memory(a, net, [g for _, g in sorted(found, reverse=True)[: tries // len(_PRICES)]])))
+
+
+def _with_memory(a: Arrays, net: Network, groups: list[int]) -> Iterator[int]:
+    nbytes = np.zeros(len(net.alone))
+    np.add.at(nbytes, a.group, a.persistent.astype(np.float64))
+    room, work = float(a.cap.max()), float(net.alone.sum())
+    if nbytes.sum() <= room or nbytes.max() > room:
+        return
+    for price in _PRICES:
+        extra = np.floor(nbytes / room * (price * work)).astype(np.int64)
+        for g in groups[:_PRICED]:
+            yield least_load(net, g, extra) - math.ceil(price * work)
 
 
 def network_of(a: Arrays) -> Network:
@@ -62,15 +88,15 @@ def network_of(a: Arrays) -> Network:
     np.add.at(work, a.group, a.ticks.min(axis=1))
     cost = least_transfer(a)
     read = np.repeat(np.arange(len(a.t_op)), np.diff(a.rd_ptr))
-    ends = np.column_stack([read, a.group[a.t_op[read]], a.group[a.rd_op]])
-    ends = np.unique(ends[(ends[:, 1] != ends[:, 2]) & (cost[read] > 0)], axis=0)
-    tensors, first, of = np.unique(ends[:, 0], return_index=True, return_inverse=True)
-    made, ticks = ends[first, 1], cost[tensors]
+    sends = (a.group[a.t_op[read]] != a.group[a.rd_op]) & (cost[read] > 0)
+    tensor, reader = np.divmod(np.unique(read[sends] * blocks + a.group[a.rd_op[sends]]), max(1, blocks))
+    tensors, of = np.unique(tensor, return_inverse=True)
+    made, ticks = a.group[a.t_op[tensors]], cost[tensors]
     sent = blocks + 2 * np.arange(len(tensors))
     sink = np.full(blocks, blocks + 2 * len(tensors))
-    endless = np.full(len(ends), _ENDLESS)
-    tail = np.concatenate([np.arange(blocks), made, sent[of], ends[:, 2], sent + 1])
-    head = np.concatenate([sink, sent, ends[:, 2], sent[of] + 1, made])
+    endless = np.full(len(reader), _ENDLESS)
+    tail = np.concatenate([np.arange(blocks), made, sent[of], reader, sent + 1])
+    head = np.concatenate([sink, sent, reader, sent[of] + 1, made])
     room = np.concatenate([work, ticks, endless, endless, ticks])
     start = np.column_stack([tail, head]).ravel()
     ptr = np.zeros(blocks + 2 * len(tensors) + 2, np.int64)
@@ -78,14 +104,22 @@ def network_of(a: Arrays) -> Network:
     both = np.column_stack([room, np.zeros_like(room)]).ravel()
     alone = work.copy()
     np.add.at(alone, made, ticks)
-    np.add.at(alone, ends[:, 2], cost[ends[:, 0]])
+    np.add.at(alone, reader, cost[tensor])
     return Network(ptr, np.argsort(start, kind="stable"), np.column_stack([head, tail]).ravel(), both, alone)
 
 
 @kernel
-def least_load(net: Network, group: int) -> int:
-    """Least load in ticks of a device that has the group, whatever else it has."""
+def least_load(net: Network, group: int, extra: Ints) -> int:
+    """Least load in ticks of a device that has the group, whatever else it has.
+
+    Args:
+        net: the network.
+        group: the group.
+        extra: (groups,) added to the load of a device that has the group.
+    """
     room = net.room.copy()
+    for g in range(len(extra)):
+        room[2 * g] += extra[g]
     sink = len(net.ptr) - 2
     flow = 0
     while True:

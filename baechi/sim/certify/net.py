@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from baechi.cost.jit import kernel
 from baechi.cost.problem import LINK, TOKEN, Arrays, Ints
+from baechi.cost.tensors import buckets
 
 __all__ = ["Net", "core_of", "least_transfer", "net_of"]
 
@@ -60,24 +62,35 @@ def _fast_links(a: Arrays) -> list[tuple[int, float]]:
 
 def net_of(a: Arrays) -> Net:
     """The net of a problem; of several tensors between two ops the slowest counts."""
-    n = len(a.rank)
-    reader = np.repeat(np.arange(n), np.diff(a.in_ptr))
-    maker, cost = a.t_op[a.in_t], least_transfer(a)[a.in_t]
-    by = np.lexsort((-cost, maker, reader))
-    maker, reader, cost = maker[by], reader[by], cost[by]
-    first = np.ones(len(by), bool)
-    first[1:] = (maker[1:] != maker[:-1]) | (reader[1:] != reader[:-1])
     nbytes = np.zeros(len(a.group_ptr) - 1, np.int64)
     np.add.at(nbytes, a.group, a.persistent)
     machines = np.minimum(np.bincount(a.host, minlength=len(a.cores)), a.cores).sum()
-    edges = _edges(maker[first], reader[first], cost[first], n)
+    edges = _edges(*_waits(a, least_transfer(a)), len(a.rank))
     return Net(a.ticks.min(axis=1), a.order, a.group, nbytes, *edges, int(machines), int(a.cap.max()))
+
+
+@kernel
+def _waits(a: Arrays, cost: Ints) -> tuple[Ints, Ints, Ints]:
+    """Maker, reader and ticks of each pair of ops that a tensor ties, by reader."""
+    maker, reader, ticks = np.empty_like(a.in_t), np.empty_like(a.in_t), np.empty_like(a.in_t)
+    row = np.full(len(a.rank), -1, np.int64)
+    count = 0
+    for i in range(len(a.rank)):
+        first = count
+        for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
+            u = a.t_op[a.in_t[k]]
+            if row[u] < first:
+                row[u] = count
+                maker[count], reader[count], ticks[count] = u, i, 0
+                count += 1
+            ticks[row[u]] = max(ticks[row[u]], cost[a.in_t[k]])
+    return maker[:count], reader[:count], ticks[:count]
 
 
 def _edges(maker: Ints, reader: Ints, cost: Ints, n: int) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints]:
     """Edges, sorted by reader, by both of their ends."""
-    back = np.argsort(maker, kind="stable")
-    return _pointers(reader, n), maker, cost, _pointers(maker, n), reader[back], cost[back]
+    ptr, back = buckets(maker, n)
+    return _pointers(reader, n), maker, cost, ptr, reader[back], cost[back]
 
 
 def core_of(net: Net) -> Net:

@@ -89,37 +89,68 @@ def _raise(order: Ints, p: Ints, at: Ints, gap: Ints, home: Ints, apart: NDArray
     device, where their ops before v run one after the other. The least start for which that agrees counts.
     """
     n = len(p)
-    reach = np.full(len(home) if len(home) == 0 else home.max() + 1, -1, np.int64)
-    release, length = np.empty(n, np.int64), np.empty(n, np.int64)
+    reach = np.full(n if n == 0 else home.max() + 1, -1, np.int64)
+    release, length, near = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
     rose = False
     for v in order:
-        start = at[v]
+        start, count = at[v], 0
         for u in range(n):
-            if gap[v, u] >= 0 and home[u] != home[v]:
+            if gap[v, u] < 0:
+                continue
+            near[count] = u
+            count += 1
+            if home[u] != home[v]:
                 arrival = at[u] + p[u] + gap[v, u]
                 reach[home[u]] = max(reach[home[u]], arrival)
                 if len(apart) > 0 and apart[home[u], home[v]]:
                     start = max(start, arrival)
-        while True:
-            count, leaves = 0, np.int64(-1)
-            for u in range(n):
-                if gap[v, u] < 0 or p[u] == 0:
-                    continue
-                if home[u] == home[v] or reach[home[u]] > start:
-                    release[count], length[count] = at[u], p[u]
-                    count += 1
-                    if home[u] != home[v] and (leaves < 0 or reach[home[u]] < leaves):
-                        leaves = reach[home[u]]
-            end = 0
-            for k in np.argsort(release[:count], kind="mergesort"):
-                end = max(end, release[k]) + length[k]
-            if end <= start:
-                break
-            start = end if leaves < 0 else min(end, leaves)
-            if start == end:
-                break
-        for u in range(n):
-            reach[home[u]] = -1
+        start = _least_start(start, home[v], near[:count], p, at, home, reach, release, length)
+        for k in range(count):
+            reach[home[near[k]]] = -1
         rose |= start > at[v]
         at[v] = start
     return rose
+
+
+@maker
+def _least_start(
+    start: int, here: int, near: Ints, p: Ints, at: Ints, home: Ints, reach: Ints, release: Ints, length: Ints
+) -> int:
+    """The least start, from `start` on, by which the ops that must share the device have run.
+
+    The later the start, the fewer must, each tree of groups up to its reach: so it is looked for by halving.
+    """
+    end = _end_of_shared(start, here, near, p, at, home, reach, release, length)
+    if end <= start:
+        return start
+    steps, count = np.empty(len(near), np.int64), 0
+    for u in near:
+        if home[u] != here and start < reach[home[u]] < end:
+            steps[count] = reach[home[u]]
+            count += 1
+    steps = steps[:count][np.argsort(steps[:count], kind="mergesort")]
+    low, high = 0, count  # at every step before `low` the ops that must share end later than it
+    while low < high:
+        middle = (low + high) // 2
+        later = _end_of_shared(steps[middle], here, near, p, at, home, reach, release, length)
+        if later <= steps[middle]:
+            high = middle
+        else:
+            low, end = middle + 1, later
+    return min(end, steps[low]) if low < count else end
+
+
+@maker
+def _end_of_shared(
+    start: int, here: int, near: Ints, p: Ints, at: Ints, home: Ints, reach: Ints, release: Ints, length: Ints
+) -> int:
+    """When the ops have run that must share the device of an op that starts at `start`."""
+    count = 0
+    for u in near:
+        if p[u] > 0 and (home[u] == here or reach[home[u]] > start):
+            release[count], length[count] = at[u], p[u]
+            count += 1
+    end = 0
+    for k in np.argsort(release[:count], kind="mergesort"):
+        end = max(end, release[k]) + length[k]
+    return int(end)

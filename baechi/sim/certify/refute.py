@@ -11,9 +11,21 @@ from baechi.sim.certify.pairs import between, join_pairs, raise_pairs
 from baechi.sim.certify.rivals import part, too_many
 from baechi.sim.certify.windows import Windows, find, homes, sweep, together
 
-__all__ = ["refutes"]
+__all__ = ["refutes", "widest"]
 
 _MOST_ROUNDS = 60
+
+
+@kernel
+def widest(net: Net, w: Windows) -> int:
+    """Raise the windows of all plans, however long they take, once; returns the longest way through an op."""
+    home = np.empty(len(net.p), np.int64)
+    homes(net, w, home)
+    sweep(net, w, home)
+    longest = 0
+    for i in range(len(net.p)):
+        longest = max(longest, w.head[i] + net.p[i] + w.tail[i])
+    return longest
 
 
 @kernel

@@ -1,7 +1,7 @@
 """The best time that can be refuted, by trying times between what is proved and what is not."""
 
 from baechi.sim.certify.net import Net, core_of
-from baechi.sim.certify.refute import refutes
+from baechi.sim.certify.refute import refutes, widest
 from baechi.sim.certify.windows import Windows, fresh
 
 __all__ = ["refuted_ticks"]
@@ -9,8 +9,8 @@ __all__ = ["refuted_ticks"]
 _MOST_PAIRS = 1500  # ops of which any two are looked at
 _SELECTED = 64  # ops of a device of which any two are looked at in a larger graph
 _STARTS = 64  # intervals whose work is counted begin at so many instants
-_VISITS = 2_000_000  # ops that all tries look at, in graphs where only neighbours are looked at
-_SHARE = 4096  # the search ends at this share of the time
+_VISITS = 1_000_000  # ops that all tries look at, in graphs where only neighbours are looked at
+_SHARE = 2048  # the search ends at this share of the time
 _ALWAYS = 1 << 62
 
 
@@ -18,7 +18,7 @@ def refuted_ticks(net: Net, devices: int, proved: int) -> int:
     """Ticks below which no plan can be, at least `proved`.
 
     Neighbours are looked at first, in about linear time: in larger graphs fewer times are tried,
-    and beyond two million ops none. In graphs of up to 1,500 ops that take time, any two ops are looked at
+    and beyond a million ops none. In graphs of up to 1,500 ops that take time, any two ops are looked at
     then, in O(ops x edges) time for each try.
 
     Args:
@@ -28,8 +28,7 @@ def refuted_ticks(net: Net, devices: int, proved: int) -> int:
     """
     n = max(1, len(net.p))
     w = fresh(net, False)
-    refutes(net, w, _ALWAYS, devices, 0, 0)
-    bound = max(proved, int((w.head + net.p + w.tail).max(initial=0)))
+    bound = max(proved, widest(net, w))
     bound = _search(net, w, devices, bound, _SELECTED, min(_STARTS, _VISITS // n), _VISITS // n)
     core = core_of(net) if n <= 2 * _MOST_PAIRS else net
     if len(core.p) > _MOST_PAIRS:
