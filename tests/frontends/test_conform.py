@@ -9,10 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from baechi.api import place_graph, plan
+from baechi.api import place_graph, plan, timeline_of
+from baechi.backends.limits import allocations
 from baechi.backends.plans import plan_in_program_order
 from baechi.backends.pytorch.check import check_devices
 from baechi.backends.pytorch.executor import Executor
+from baechi.backends.pytorch.workers.emit import make_parts
+from baechi.backends.pytorch.workers.part import pack, unpack
+from baechi.backends.pytorch.workers.worker import Worker
 from baechi.errors import BaechiError
 from baechi.frontends.pytorch import capture, conform
 from baechi.frontends.pytorch.host import fetch
@@ -124,6 +128,21 @@ def test_the_measured_peak_is_the_predicted_one_and_lower_than_the_plain_one(way
     predicted = made.predicted.peak_bytes["cpu:0"]
     assert measured == pytest.approx(predicted, rel=0.01)
     assert way is everything or predicted < plain
+
+
+def test_a_worker_process_can_do_it() -> None:
+    """Its part travels as bytes, functions of the host included; what is offloaded is none of its memory."""
+    program = conform(captured(), both(captured().graph))
+    made = place_graph(program.graph, Cluster((Device("cpu:0", UNLIMITED_BYTES),)), "single")
+    (part,) = make_parts(program, made, timeline_of(program.graph, made))
+    module, x = example()
+    worker = Worker(unpack(pack(part))).load(dict(module.named_parameters()), dict(module.named_buffers()))
+    torch.manual_seed(1)
+    losses = [worker.step(x, TARGET) for _ in range(3)]
+    assert [float(loss) for loss in losses if loss is not None] == eager()[0]
+    with allocations() as found:
+        worker.step(x, TARGET)
+    assert worker.persistent_bytes() + found.peak_bytes == pytest.approx(part.predicted_bytes, rel=0.01)
 
 
 @pytest.mark.parametrize("way", WAYS)
