@@ -170,7 +170,9 @@ def place_lighter(
             more = "; recomputation and offloading need less too, and more time: --recompute auto, --offload auto"
             raise Infeasible(error.code, error.what, help=error.help + more, proved=False) from None
     problem = Problem(graph, resolve(graph, cluster, table), table, objective)
-    found = lighter(problem, get_placer(placer, **(options or {})), recompute=recompute, offload=offload, seed=seed)
+    found = lighter(
+        problem, get_placer(placer, **(options or {})), recompute=recompute, offload=offload, seed=seed, show=show
+    )
     _check(found.graph, found.plan, placer)
     return found.graph, found.plan
 

@@ -28,6 +28,7 @@ from baechi.passes.offload import offloadable
 from baechi.placers.base import Placer, best_of, make_plan
 from baechi.placers.fixed import Contiguous, Single
 from baechi.placers.variants import variants
+from baechi.placers.watch import Progress
 from baechi.sim.evaluate import Schedule
 
 __all__ = ["Lighter", "lighter"]
@@ -69,7 +70,13 @@ class _Option(NamedTuple):
 
 
 def lighter(
-    problem: Problem, placer: Placer, *, recompute: str = "off", offload: str = "off", seed: int = 0
+    problem: Problem,
+    placer: Placer,
+    *,
+    recompute: str = "off",
+    offload: str = "off",
+    seed: int = 0,
+    show: Callable[[Progress], None] | None = None,
 ) -> Lighter:
     """Place a step, and let it take more time for less memory where that is allowed and helps.
 
@@ -81,6 +88,7 @@ def lighter(
         recompute: ``off``, ``auto``, or a pattern of module paths of which only the results are kept.
         offload: ``off`` or ``auto``.
         seed: of the placer's random choices.
+        show: called now and then while the placer searches.
 
     Raises:
         Infeasible: B501 when no plan can fit, B502 when none was found.
@@ -89,7 +97,7 @@ def lighter(
     """
     _check(problem.cluster, offload)
     base = Lighten() if recompute in ("off", "auto") else Lighten(recompute=in_modules(problem.graph, recompute))
-    return _Search(problem, placer, base, recompute == "auto", offload == "auto", seed).run()
+    return _Search(problem, placer, base, recompute == "auto", offload == "auto", seed, show).run()
 
 
 def _check(cluster: Cluster, offload: str) -> None:
@@ -112,6 +120,7 @@ class _Search:
     recompute: bool
     offload: bool
     seed: int
+    show: Callable[[Progress], None] | None
 
     def run(self) -> Lighter:
         """The plain step when it fits with room; else the best of the options that fit."""
@@ -225,7 +234,7 @@ class _Search:
     def _placed(self, units: Sequence[_Unit]) -> Lighter:
         made = self._made(units)
         problem = replace(self.plain, graph=made(self.plain.graph))
-        return Lighter(problem.graph, made, make_plan(self.placer, problem, self.seed))
+        return Lighter(problem.graph, made, make_plan(self.placer, problem, self.seed, self.show))
 
     def _made(self, units: Sequence[_Unit]) -> Lighten:
         again = (*self.base.recompute, *(name for u in units for name in u.made.recompute))
