@@ -94,11 +94,15 @@ class Auto(Placer):
         last = self.budget * (_SEARCH_SHARE if _is_small(pool.a) else 1.0)
         share = self.work / (_ROUNDS * len(fields) * _CHAINS)
         with ThreadPoolExecutor(_THREADS) as threads:
+            spent: Arrays | None = None
             for k, a in enumerate(rounds):
-                if pool.watch.done or 0 < last < pool.watch.progress.seconds or tries_for(a, share) == 0:
+                if pool.watch.done or 0 < last < pool.watch.progress.seconds:
                     return
-                began = time.monotonic()
+                if tries_for(a, share) == 0 or (a is spent and self.budget == 0):
+                    continue
+                began, before = time.monotonic(), pool.best.score
                 pool.add(list(threads.map(partial(_chain, a), _jobs(a, share, seed + _CHAINS * k, pool))))
+                spent = a if pool.best.score == before else None
                 if self.budget > 0:
                     aim = min(_ROUND_SECONDS, pool.watch.seconds_left or 0.0)
                     share *= aim / max(time.monotonic() - began, 1e-3)

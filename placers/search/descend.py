@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from baechi.cost.jit import kernel, leaf, maker
-from baechi.cost.problem import LATENCY, THROUGHPUT, Arrays, Ints
+from baechi.cost.problem import LATENCY, PARALLEL, THROUGHPUT, UNLIMITED_CORES, Arrays, Ints
 from baechi.placers.search.balance import balance
 from baechi.placers.search.moves import apply, new_moves, new_turn, propose, set_turn, undo
 from baechi.placers.search.resequence import resequence
@@ -18,14 +18,20 @@ _FIRST_PRICE = 5.0  # makespans that all caps together are worth
 _RISE = 200  # tries after which bytes over the caps cost twice as much
 _FRESH = 2000  # tries after which the sequence is made anew
 _LEAST_TRIES = 20
+_MOST_TRIES = 500  # for each group
+_SIMULATION = 20  # sweeps that the simulations among the tries cost, for each
 _TURNS = 0.3  # share of the tries that move an op in the sequence
 
 
 def tries_for(a: Arrays, work: float = 1e7) -> int:
-    """Moves to try so that judging them all visits about `work` ops and reads, 2,000 for each group at most; 0 when
-    there would be too few of them to find anything."""
-    visits = len(a.rank) + len(a.in_t) + 1
-    tries = min(work / visits, 150 + 2000 * (len(a.group_ptr) - 1))
+    """Moves to try so that judging them all visits about `work` ops and reads, with a most for each group.
+
+    Where a sweep does not say all, the simulator's visits count too. There are none when there would
+    be too few of them to find anything.
+    """
+    alone = a.contention == PARALLEL and a.cores.min() >= UNLIMITED_CORES
+    visits = (len(a.rank) + len(a.in_t) + 1) * (1 if alone else _SIMULATION)
+    tries = min(work / visits, _MOST_TRIES * (len(a.group_ptr) - 1))
     return int(tries) if tries >= _LEAST_TRIES else 0
 
 
