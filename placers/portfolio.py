@@ -29,7 +29,8 @@ __all__ = ["Auto"]
 _WARMTHS = (0.003, 0.01, 0.001, 0.05)  # of the searches in each round
 _CHAINS = len(_WARMTHS)
 _THREADS = 2  # whatever the machine has: a search does not depend on how many run beside it
-_ROUNDS = 3
+_ROUNDS = 4
+_PATIENCE = 2  # rounds without success after which a field is left
 _ROUND_SECONDS = 1.5
 _LARGEST_PROGRAMME = 50_000  # ops up to which m-SCT and METIS take part
 _LARGEST_PROOF = 120  # groups up to which a budget pays for a proof
@@ -94,15 +95,16 @@ class Auto(Placer):
         last = self.budget * (_SEARCH_SHARE if _is_small(pool.a) else 1.0)
         share = self.work / (_ROUNDS * len(fields) * _CHAINS)
         with ThreadPoolExecutor(_THREADS) as threads:
-            spent: Arrays | None = None
+            idle = 0  # rounds in a row that found nothing better
             for k, a in enumerate(rounds):
                 if pool.watch.done or 0 < last < pool.watch.progress.seconds:
                     return
-                if tries_for(a, share) == 0 or (a is spent and self.budget == 0):
+                idle = 0 if k % _ROUNDS == 0 else idle
+                if tries_for(a, share) == 0 or (idle == _PATIENCE and self.budget == 0):
                     continue
                 began, before = time.monotonic(), pool.best.score
                 pool.add(list(threads.map(partial(_chain, a), _jobs(a, share, seed + _CHAINS * k, pool))))
-                spent = a if pool.best.score == before else None
+                idle = idle + 1 if pool.best.score == before else 0
                 if self.budget > 0:
                     aim = min(_ROUND_SECONDS, pool.watch.seconds_left or 0.0)
                     share *= aim / max(time.monotonic() - began, 1e-3)
