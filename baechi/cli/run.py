@@ -174,5 +174,6 @@ def _to_dict(
         "predicted": {
             "step_seconds": plan.predicted.step_seconds,
             "peak_bytes": dict(plan.predicted.peak_bytes),
+            "load_seconds": dict(plan.predicted.load_seconds),
         },
     }

@@ -105,12 +105,22 @@ class Graph:
         """Indices of the ops in topological order: program order wherever it is one."""
         return tuple(_topological(self))
 
+    def group_of(self, op: Op) -> str:
+        """The colocation group of an op; without one its own name, or where a group is called so, another."""
+        if op.group is not None:
+            return op.group
+        return op.name if op.name not in self._named_groups else f"{op.name} alone"
+
+    @cached_property
+    def _named_groups(self) -> frozenset[str]:
+        return frozenset(op.group for op in self.ops if op.group is not None)
+
     @cached_property
     def groups(self) -> dict[str, tuple[Op, ...]]:
-        """Ops by colocation group; an op without one is a group of its own name."""
+        """Ops by colocation group; an op without one is a group of its own, as `group_of` calls it."""
         groups: dict[str, list[Op]] = {}
         for op in self.ops:
-            groups.setdefault(op.group or op.name, []).append(op)
+            groups.setdefault(self.group_of(op), []).append(op)
         return {name: tuple(ops) for name, ops in groups.items()}
 
     @cached_property

@@ -82,7 +82,7 @@ class _Contraction:
         index = {op.name: i for i, op in enumerate(graph.ops)}
         n = len(graph)
         self.parent = list(range(n))
-        self.key = [(op.group or op.name, op.phase) for op in graph.ops]
+        self.key = [(graph.group_of(op), op.phase) for op in graph.ops]
         self.work = [(op.seconds or 0.0) if seconds is None else seconds(op) for op in graph.ops]
         self.delay_seconds = delay_seconds
         self.out: list[dict[int, None]] = [{} for _ in range(n)]

@@ -66,7 +66,7 @@ def test_colocation_can_be_ignored(cli, tmp_path: Path) -> None:
     together = cli("place", path, "--placer", "m-etf")
     assert (together.code, together.out) == (1, "")
     assert "error[B501]" in together.err
-    assert "group '7' needs 10 B on one device, the largest has 5 B" in together.err
+    assert "group '7', with what it holds while '0' runs, needs 10 B on one device, the largest has 5 B" in together.err
     apart = cli("place", path, "--placer", "m-etf", "--ignore-colocation", "--json").data
     assert apart["device"]["0"] != apart["device"]["1"]
 

@@ -105,6 +105,11 @@ def test_an_op_without_a_group_is_a_group_of_its_own() -> None:
     assert {name: [op.name for op in ops] for name, ops in graph.groups.items()} == {"g": ["a", "b"], "c": ["c"]}
 
 
+def test_an_op_that_is_called_like_a_group_is_not_in_it() -> None:
+    graph = Graph((Op("a", "x", group="c"), Op("b", "x", group="c"), Op("c", "x")))
+    assert [sorted(op.name for op in ops) for ops in graph.groups.values()] == [["a", "b"], ["c"]]
+
+
 CHANGES: dict[str, dict[str, Any]] = {
     "kind": {"kind": "gelu"},
     "flops": {"flops": 1.0},
