@@ -24,10 +24,10 @@ def regions(a: Arrays, most: int) -> Iterator[list[int]]:
         most: ops that a region may have.
     """
     graph: networkx.DiGraph[Any] = networkx.DiGraph()
-    graph.add_nodes_from(range(len(a.rank)))
+    graph.add_nodes_from((_SOURCE, _SINK, *range(len(a.rank))))
     reader = np.repeat(np.arange(len(a.rank)), np.diff(a.in_ptr))
     graph.add_edges_from(zip(a.t_op[a.in_t].tolist(), reader.tolist(), strict=True))
-    graph.add_edges_from([(_SOURCE, i) for i, k in graph.in_degree() if k == 0])
+    graph.add_edges_from([(_SOURCE, i) for i, k in graph.in_degree() if k == 0 and i >= 0])
     graph.add_edges_from([(i, _SINK) for i, k in graph.out_degree() if k == 0 and i >= 0])
     entry = networkx.immediate_dominators(graph, _SOURCE)
     exits = networkx.immediate_dominators(graph.reverse(copy=False), _SINK)

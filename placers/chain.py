@@ -30,6 +30,8 @@ def chain_splits(a: Arrays) -> Iterator[Ints]:
     Long lines are cut between blocks of neighbours. What persists must fit.
     """
     groups = len(a.group_ptr) - 1
+    if groups == 0:
+        return
     visits = len(a.rank) + len(a.in_t) + 1
     length = int(np.clip(_WORK / visits, 4 * len(a.cap), _LONGEST_LINE))
     blocks = _blocks(a, turns(a), min(length, groups))
