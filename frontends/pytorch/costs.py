@@ -8,7 +8,17 @@ import torch
 from torch import Tensor, fx
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["arithmetic", "call_key", "dense_bytes", "flops", "is_scattered", "moved_bytes", "temp_bytes", "tensor_key", "writes"]
+__all__ = [
+    "arithmetic",
+    "call_key",
+    "dense_bytes",
+    "flops",
+    "is_scattered",
+    "moved_bytes",
+    "temp_bytes",
+    "tensor_key",
+    "writes",
+]
 
 aten = torch.ops.aten
 
