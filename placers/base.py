@@ -44,6 +44,8 @@ class Placer(ABC):
     """Whether a schedule that is over a cap is mended; one that says exactly what goes where is not."""
     coarsens: ClassVar[bool] = True
     """Whether it may also look at a graph whose ops were drawn together."""
+    searches: ClassVar[bool] = False
+    """Whether it goes on looking for better plans, so that a bound worth some time tells it how near it is."""
 
     @abstractmethod
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
@@ -100,7 +102,7 @@ def make_plan(placer: Placer, problem: Problem, seed: int, show: Callable[[Progr
         show: called now and then by placers that search.
     """
     began = time.process_time()
-    proofs = bounds(problem)
+    proofs = bounds(problem, thorough=placer.searches)
     watch = Watch(show, int(proofs.step_seconds * TICKS_PER_SECOND))
     try:
         views = tuple(variants(problem)) if placer.coarsens else (Variant.plain(problem),)

@@ -80,6 +80,7 @@ class Exact(Placer):
     """
 
     name: ClassVar[str] = "exact"
+    searches: ClassVar[bool] = True
     seconds: float = 60.0
     gap: float = 0.0
     workers: int = 0

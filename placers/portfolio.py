@@ -63,6 +63,7 @@ class Auto(Placer):
     """
 
     name: ClassVar[str] = "auto"
+    searches: ClassVar[bool] = True
     work: float = 1.5e9
     budget: float = 0.0
     gap: float = 0.0

@@ -15,7 +15,7 @@ __all__ = ["bounds"]
 _ROUNDS = 30
 
 
-def bounds(problem: Problem) -> Bounds:
+def bounds(problem: Problem, *, thorough: bool = True) -> Bounds:
     """Lower bounds on the objective of any plan, in seconds.
 
     - ``critical path``: the longest chain of ops, each on its fastest device, transfers free.
@@ -27,12 +27,18 @@ def bounds(problem: Problem) -> Bounds:
     - ``one group``: the least load of a device that has some group, see `least_load`.
 
     The first and third are of one step, the last of one of many.
+
+    Args:
+        problem: what to place.
+        thorough: the last two as well, which take longer than a list scheduler does.
     """
     a = problem.arrays
     if a.objective == THROUGHPUT:
         work = _work(a._replace(cores=np.full(len(a.cores), UNLIMITED_CORES)))
-        return Bounds({"work": work, "one group": to_seconds(heaviest_least_load(a))})
+        return Bounds({"work": work} | ({"one group": to_seconds(heaviest_least_load(a))} if thorough else {}))
     proofs = {"critical path": to_seconds(_longest_path(a, a.ticks.min(axis=1))), "work": _work(a)}
+    if not thorough:
+        return Bounds(proofs)
     proved = int(max(proofs.values()) * TICKS_PER_SECOND)
     refuted = refuted_ticks(net_of(a), len(a.cap), proved)
     if refuted > proved + 1:
