@@ -179,9 +179,9 @@ def _failures_told(world: "World") -> Iterator[None]:
 
 def main() -> int:
     """Be a worker that `start_workers` started: the order and the part come from its store."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()  # before imports that take seconds
     from baechi.backends.pytorch.workers.world import find_world
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     world = find_world()
     try:
         with _failures_told(world):

@@ -15,7 +15,7 @@ class Clusters:
 
     Example:
         >>> from baechi.ir.op import Op
-        >>> clusters = Clusters(Graph((Op("a", "x"), Op("b", "x"), Op("c", "x", group="a"))))
+        >>> clusters = Clusters(Graph((Op("a", "x", group="g"), Op("b", "x"), Op("c", "x", group="g"))))
         >>> clusters.find(2), clusters.find(1)
         (0, 1)
         >>> _ = clusters.union(1, 2)

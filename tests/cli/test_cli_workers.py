@@ -186,7 +186,7 @@ def test_workers_end_with_their_parent(mlp: Path, environment: dict[str, str]) -
         workers = list(wait_for(lambda: (w := workers_of(process)) and len(w) == 2 and w).values())
         process.kill()
         process.wait()
-        wait_for(lambda: gone(workers), 10)
+        wait_for(lambda: gone(workers))
 
 
 def test_a_worker_over_its_cap(home: Path, environment: dict[str, str]) -> None:
