@@ -13,6 +13,7 @@ from baechi.ir.graph import Graph
 from baechi.ir.plan import Objective, Plan
 from baechi.ir.verify import verify
 from baechi.placers import Progress, Single, get_placer, make_plan
+from baechi.placers.spare import could_help
 from baechi.placers.trade import lighter
 from baechi.planned import ModelPlan, capture_model, conformed, kind_of_call, pinned, sensitivity_of, timeline_of
 
@@ -165,10 +166,11 @@ def place_lighter(
                 graph, cluster, placer, options=options, seed=seed, table=table, objective=objective, show=show
             )
         except Infeasible as error:
-            if error.proved:
+            flags = could_help(Problem(graph, resolve(graph, cluster, table), table))
+            if not flags:
                 raise
-            more = "; recomputation and offloading need less too, and more time: --recompute auto, --offload auto"
-            raise Infeasible(error.code, error.what, help=error.help + more, proved=False) from None
+            more = "; less memory for more time: " + " or ".join(f"--{flag} auto" for flag in flags)
+            raise Infeasible(error.code, error.what, help=error.help + more, proved=error.proved) from None
     problem = Problem(graph, resolve(graph, cluster, table), table, objective)
     found = lighter(
         problem, get_placer(placer, **(options or {})), recompute=recompute, offload=offload, seed=seed, show=show

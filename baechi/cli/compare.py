@@ -5,7 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from baechi.cli.arguments import add_goal_arguments, add_target_arguments, check_placer, positive
+from baechi.cli.arguments import (
+    add_goal_arguments,
+    add_lighter_arguments,
+    add_target_arguments,
+    check_placer,
+    positive,
+)
 from baechi.cli.output import emit, emit_json, progress, say
 from baechi.cli.run import run_plan
 from baechi.cli.subject import Subject, load_subject, restart_tuned
@@ -27,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_target_arguments(parser)
     parser.add_argument("--placers", metavar="A,B,C", help="which (default: all that apply)")
     add_goal_arguments(parser)
+    add_lighter_arguments(parser)
     parser.add_argument(
         "--fail-over", metavar="LIMIT", help="exit 1 when the best predicted step is over 120ms, or 1.2x the bound"
     )
@@ -92,26 +99,30 @@ def _limit(text: str) -> tuple[float, bool]:
 
 
 def _compare(subject: Subject, names: Sequence[str], args: argparse.Namespace) -> "Iterator[Compared]":
-    from baechi.api import place_graph
+    from baechi.api import place_lighter
+    from baechi.passes.lighten import Lighten
     from baechi.report.text import Compared
 
     for name in names:
         try:
             with progress(f"placing {subject.graph.name} by {name}"):
-                plan = place_graph(
+                _, plan = place_lighter(
                     subject.graph,
                     subject.cluster,
                     name,
                     seed=args.seed,
                     table=subject.table,
                     objective=args.objective,
+                    recompute=args.recompute,
+                    offload=args.offload,
                 )
         except Infeasible as error:
             yield Compared(name, why=error.what.removeprefix(f"'{name}' "), proved=error.proved)
             continue
         found = Compared(name, plan)
         if args.run:
-            measured = run_plan(subject.target, plan, steps=args.steps, memory=False)
+            target = subject.target.lightened(Lighten.of(plan.target))
+            measured = run_plan(target, plan, steps=args.steps, memory=False)
             found = replace(found, measured=measured.step_seconds)
         yield found
 
@@ -149,6 +160,7 @@ def _row(c: "Compared") -> dict[str, Any]:
         "placer": c.placer,
         "found": True,
         "seconds": c.plan.placer.seconds,
+        **({"lightened": c.lightened} if c.lightened else {}),
         "predicted": {
             "step_seconds": c.plan.predicted.step_seconds,
             "objective_seconds": c.plan.objective_seconds,

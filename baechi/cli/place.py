@@ -1,6 +1,7 @@
 """Place a graph on devices, and say how good the plan is."""
 
 import argparse
+from dataclasses import asdict
 
 from baechi.cli.arguments import (
     add_lighter_arguments,
@@ -50,11 +51,11 @@ def execute(args: argparse.Namespace) -> int:
     if args.output:
         write_plan(plan, args.output)
         say(f"wrote {args.output}")
+    errs = sensitivity_of(graph, plan, args.perturb, table) if args.perturb else None
     if args.json:
-        emit_json(plan_to_dict(plan))
+        emit_json(plan_to_dict(plan) | ({"sensitivity": asdict(errs)} if errs is not None else {}))
         return 0
     timeline = timeline_of(graph, plan, table)
     alone = one_device(subject.graph, cluster, table)
-    errs = sensitivity_of(graph, plan, args.perturb, table) if args.perturb else None
     emit(plan_text(graph, plan, timeline, alone, seconds=subject.seconds, errs=errs))
     return 0

@@ -1,13 +1,15 @@
 """Plans, runs and comparisons as a person reads them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from baechi.ir.cluster import Cluster
 from baechi.ir.graph import Graph
 from baechi.ir.plan import Bounds, Plan
 from baechi.ir.text import format_cluster
 from baechi.ir.timeline import Timeline
+from baechi.passes.lighten import Lighten
+from baechi.placers import PLACERS
 from baechi.report.facts import Lighter, OneDevice, count_ops, lighter_of, parameter_count, traffic_of
 from baechi.report.layout import WIDTH, bar, clip, fields, percent, table, wrap
 from baechi.sim.perturb import Sensitivity
@@ -16,6 +18,7 @@ from baechi.units import format_bytes, format_count, format_seconds
 __all__ = ["Compared", "PlainRun", "compare_text", "head", "plan_text", "run_text"]
 
 _OTHER_BOUNDS = 2
+_LIGHTENED = {"recompute": "ops run again", "offload": "tensors to the host and back"}
 
 
 def plan_text(
@@ -37,14 +40,13 @@ def plan_text(
         seconds: what the extraction took.
         errs: what the plan is worth when the costs are wrong.
     """
-    options = ", ".join(f"{k}={v}" for k, v in plan.placer.options.items())
     lines = [
         head(graph, plan.cluster),
         "",
         *fields(
             [
                 ("ops", _ops(graph) + (f" (extracted in {format_seconds(seconds)})" if seconds is not None else "")),
-                ("placer", _placer(plan, options)),
+                ("placer", _placer(plan)),
                 *_objective(plan),
                 *([("costs wrong", _wrong(errs, plan.objective_seconds))] if errs is not None else []),
                 ("bound", _bound(plan.bounds)),
@@ -75,7 +77,11 @@ def _ops(graph: Graph) -> str:
     return f"{counts['ops']:,}, of which {counts['compute']:,} take time; {phases}{weights}"
 
 
-def _placer(plan: Plan, options: str) -> str:
+def _placer(plan: Plan) -> str:
+    """Who placed, with the options that are not as they are by default."""
+    known = PLACERS.get(plan.placer.name)
+    usual = asdict(known()) if known is not None else {}
+    options = ", ".join(f"{k}={v}" for k, v in plan.placer.options.items() if k not in usual or usual[k] != v)
     shown = f" ({options})" if options else ""
     return f"{plan.placer.name}{shown}, {format_seconds(plan.placer.seconds)} of processor time, seed {plan.seed}"
 
@@ -244,6 +250,12 @@ class Compared:
     proved: bool = False
     measured: float | None = None
 
+    @property
+    def lightened(self) -> dict[str, int]:
+        """How many ops the plan recomputes and how many tensors it offloads, where it does."""
+        done = Lighten.of(self.plan.target).described if self.plan is not None else {}
+        return {what: len(names) for what, names in done.items()}
+
 
 def compare_text(top: str, found: Sequence[Compared], alone: OneDevice, bounds: Bounds) -> str:
     """A table of placers, the caps and the bound the same for all.
@@ -264,8 +276,9 @@ def compare_text(top: str, found: Sequence[Compared], alone: OneDevice, bounds: 
         lines += ["", *table(rows, "<" + ">" * (len(rows[0]) - 1))]
     reasons: dict[str, list[str]] = {}
     for c in found:
-        if c.plan is None:
-            reasons.setdefault(c.why, []).append(c.placer)
+        done = ", ".join(f"{count:,} {_LIGHTENED[what]}" for what, count in c.lightened.items())
+        if c.plan is None or done:
+            reasons.setdefault(done or c.why, []).append(c.placer)
     lines += [""] * bool(reasons)
     for why, placers in reasons.items():
         lines += wrap(f"{', '.join(placers)}: {why}")

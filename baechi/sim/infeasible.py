@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from baechi.cost.jit import kernel
 from baechi.cost.problem import Arrays, Ints, Problem
@@ -17,7 +18,7 @@ _VISITS = 400_000_000  # ops looked at to find out when most is alive
 _PACKED = 12  # instants whose groups are packed into the devices
 
 
-def explain_infeasible(problem: Problem) -> Infeasible | None:
+def explain_infeasible(problem: Problem, *, spared: NDArray[np.bool_] | None = None) -> Infeasible | None:
     """A proof that no plan fits, or None when no argument gives one.
 
     1. What persists takes more than all devices have.
@@ -27,13 +28,18 @@ def explain_infeasible(problem: Problem) -> Infeasible | None:
     4. What each group's device must hold while an op runs cannot be packed into the devices.
 
     Large graphs are looked at only while the ops run at which a step in program order holds most.
+
+    Args:
+        problem: what should fit.
+        spared: (tensors,) those that take memory only while an op makes or reads them.
     """
     a = problem.arrays
     persistent = int(a.persistent.sum())
     if persistent > int(a.cap.sum()):
         return _too_much("what persists takes", persistent, a)
     views = views_of(a)
-    return _working_set(problem, views) or _while_it_runs(problem, views)
+    kept = problem if spared is None else problem.with_arrays(a._replace(t_size=np.where(spared, 0, a.t_size)))
+    return _working_set(problem, views) or _while_it_runs(kept, views)
 
 
 def _working_set(problem: Problem, views: Views) -> Infeasible | None:

@@ -105,6 +105,44 @@ def test_options_reach_the_placer(cli, fork_join: Path) -> None:
     assert cli(*args).data["placer"]["options"]["threshold"] == 0.5
 
 
+def test_only_options_of_ones_own_are_printed(cli, fork_join: Path) -> None:
+    args = "place", fork_join, "--cluster", "2x1KiB", "--placer", "m-sct"
+    assert "placer      m-sct, " in cli(*args).out
+    assert "placer      m-sct (threshold=0.5), " in cli(*args, "--option", "threshold=0.5").out
+
+
+def test_sensitivity_is_part_of_the_json(cli, fork_join: Path) -> None:
+    args = "place", fork_join, "--cluster", "1x1KiB", "--placer", "single", "--json"
+    assert "sensitivity" not in cli(*args).data
+    found = cli(*args, "--perturb", "20%").data["sensitivity"]
+    assert (found["spread"], found["samples"]) == (0.2, 50)
+    assert 2.4 <= found["least"] < found["mean"] < found["most"] <= 3.6  # 3 seconds in all, on one device
+
+
+SAVED = "--batch", 512, "--set", "depth=8", "--set", "width=512", "--cluster", "1x28MB"
+"""A model that needs 30 MB, 20 of which persist."""
+
+
+def test_what_less_memory_may_help_is_said(cli) -> None:
+    ran = cli("place", "models:mlp", *SAVED, "--placer", "m-etf")
+    assert (ran.code, "error[B501]" in ran.err) == (1, True)
+    assert "less memory for more time: --recompute auto or --offload auto" in ran.err
+    too_much = cli("place", "models:mlp", *SAVED, "--placer", "m-etf", "--memory", "10MB")
+    assert (too_much.code, "--recompute" in too_much.err) == (1, False)  # what persists is too much
+
+
+def test_compare_trades_time_for_memory(cli) -> None:
+    args = "compare", "models:mlp", *SAVED, "--placers", "m-etf"
+    assert cli(*args).code == 1
+    ran = cli(*args, "--recompute", "auto", "--run", "--steps", 1, "--json")
+    (row,) = ran.data["placers"]
+    again = row["lightened"]["recompute"]
+    assert (ran.code, row["found"], again > 0) == (0, True, True)
+    assert row["predicted"]["peak_bytes"]["cpu:0"] <= 28e6
+    assert row["measured"]["step_seconds"] > 0
+    assert f"m-etf: {again} ops run again" in cli(*args, "--recompute", "auto").out
+
+
 def test_measured_times_are_kept_and_used(cli, tmp_path: Path) -> None:
     table = tmp_path / "ops.json"
     args = "place", "models:mlp", "--batch", 2, "--set", "width=8", "--cluster", "1x1GiB", "--table", table, "--json"

@@ -12,7 +12,9 @@ from baechi.ir.op import Op, Tensor
 from baechi.ir.verify import verify
 from baechi.passes import offloadable
 from baechi.passes.checkpoints import Activations
-from baechi.placers import Etf, Placer, Single
+from baechi.passes.lighten import Lighten
+from baechi.placers import Etf, Placer, Single, make_plan
+from baechi.placers.spare import could_help
 from baechi.placers.trade import lighter
 
 LAYERS, NBYTES = 16, 1000
@@ -115,3 +117,48 @@ def test_bad_wishes(recompute: str, offload: str, code: str) -> None:
     with pytest.raises(BaechiError) as raised:
         lighter(replace(given, cluster=board), Single(), recompute=recompute, offload=offload)
     assert raised.value.code == code
+
+
+def _graph(saved: int, own: int, persistent: int) -> Graph:
+    """An op whose result backward needs, with an op of its own working memory between the two."""
+    ops = (
+        Op("x", "input", outputs=(Tensor("x", 0),), persistent_bytes=persistent),
+        Op("f", "mm", ("x",), (Tensor("y", saved),), seconds=1.0),
+        Op("g", "mm", ("y",), (Tensor("z", 1),), seconds=1.0),
+        Op("h", "mm", ("z",), (Tensor("w", 1),), seconds=1.0, temp_bytes=own),
+        Op("b", "back", ("w", "y"), (Tensor("d", 0, keep=True),), phase="backward", seconds=1.0, forward="f"),
+    )
+    return Graph(ops)
+
+
+@pytest.mark.parametrize(
+    ("saved", "own", "persistent", "helps"),
+    [
+        (60, 60, 0, ("recompute", "offload")),  # y waits while h works; without it 62 bytes
+        (60, 101, 0, ()),  # h alone is too much
+        (60, 60, 101, ()),  # what persists stays
+        (101, 0, 0, ()),  # y alone is too much
+    ],
+)
+def test_less_is_kept_only_where_that_undoes_the_proof(
+    saved: int, own: int, persistent: int, helps: tuple[str, ...]
+) -> None:
+    device = Device("d", 100)
+    given = Problem(_graph(saved, own, persistent), Cluster((device,)))
+    with pytest.raises(Infeasible, match="no plan fits"):
+        lighter(given, Single())
+    assert could_help(given) == helps
+    for lighten in (Lighten(recompute=("f",)), Lighten(offload=("y",))):
+        lighter_one = replace(given, graph=lighten(given.graph))
+        if helps:
+            assert make_plan(Single(), lighter_one, 0).predicted.peak_bytes["d"] <= 100
+        else:
+            with pytest.raises(Infeasible):
+                make_plan(Single(), lighter_one, 0)
+    board = Problem(given.graph, Cluster((replace(device, host_bytes_per_second=0.0),)))
+    assert could_help(board) == helps[:1]
+
+
+def test_a_step_without_a_backward_pass_is_not_helped() -> None:
+    ops = (Op("f", "mm", (), (Tensor("y", 60),)), Op("g", "mm", ("y",), (Tensor("z", 60, keep=True),)))
+    assert could_help(Problem(Graph(ops), Cluster((Device("d", 100),)))) == ()
