@@ -87,8 +87,7 @@ def _groups(before: Graph, after: Graph) -> Iterator[str]:
     now: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for op in after.ops:
         if op.name in before.op:
-            was = before.op[op.name]
-            now[was.group or was.name][op.group or op.name] = None
+            now[before.group_of(before.op[op.name])][after.group_of(op)] = None
     for group, parts in now.items():
         if len(parts) > 1:
             yield f"colocation group '{group}' is split"

@@ -92,12 +92,12 @@ def hosts(graph: Graph) -> dict[str, str]:
     host = _forward(graph, order)
     if not host:
         raise BaechiError("B209", "the graph has no forward op to place")
-    group = {_group(op): op.name for op in reversed(graph.ops) if op.name in host}
+    group = {graph.group_of(op): op.name for op in reversed(graph.ops) if op.name in host}
 
     def settle(op: Op, found: str | None) -> None:
-        if op.name not in host and (choice := group.get(_group(op), found)) is not None:
+        if op.name not in host and (choice := group.get(graph.group_of(op), found)) is not None:
             host[op.name] = choice
-            group.setdefault(_group(op), choice)
+            group.setdefault(graph.group_of(op), choice)
 
     for op in order:
         settle(op, host.get(op.forward or "") or _from_inputs(graph, op, host))
@@ -106,10 +106,6 @@ def hosts(graph: Graph) -> dict[str, str]:
     for op in order:
         settle(op, _from_inputs(graph, op, host) or next(iter(host)))
     return {op.name: host[op.name] for op in graph.ops}
-
-
-def _group(op: Op) -> str:
-    return op.group or op.name
 
 
 def _forward(graph: Graph, order: Sequence[Op]) -> dict[str, str]:

@@ -47,6 +47,14 @@ def test_each_breach_of_the_contract_is_named(ops: tuple[Op, ...], breach: str) 
     assert breach in raised.value.what
 
 
+def test_an_op_that_is_named_like_a_group_is_no_member_of_it() -> None:
+    """Op `a` moves to a group of its own; the two that share the group called `a` stay together."""
+    a, one, other = Op("a", "mm"), Op("one", "mm", group="a"), Op("other", "mm", group="a")
+    assert violations(Graph((a, one, other)), Graph((replace(a, group="b"), one, other))) == ()
+    split = Graph((a, one, replace(other, group=None)))
+    assert violations(Graph((a, one, other)), split) == ("colocation group 'a' is split",)
+
+
 def test_all_breaches_are_reported_at_once() -> None:
     assert len(violations(GRAPH, Graph((replace(A, persistent_bytes=0), replace(B, inputs=(), group=None))))) == 3
 

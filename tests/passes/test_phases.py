@@ -71,6 +71,16 @@ def test_who_follows_whom_by_hand() -> None:
     }  # fmt: skip
 
 
+def test_an_op_that_is_named_like_a_group_is_no_member_of_it() -> None:
+    """The backward op in the group called `y` has a twin; the forward op called `y` is none of its members."""
+    ops = (
+        Op("x", "mm", outputs=(Tensor("x", 2),)),
+        Op("y", "mm", ("x",), (Tensor("y", 4),)),
+        Op("x_1", "mm", ("y",), (Tensor("g", 8),), phase="backward", forward="x", group="y"),
+    )
+    assert hosts(Graph(ops)) == {"x": "x", "y": "y", "x_1": "x"}
+
+
 def test_charges_by_hand() -> None:
     op = forward_only(_step(), seconds=lambda op: op.seconds or 0.0).op
     assert (op["mm"].seconds, op["w"].seconds, op["view"].seconds) == (3.75, 0.0, 0.0)  # mm pays for w's update
