@@ -1,4 +1,4 @@
-"""Which ops had better sit together, on arrays: `Colocate` of `baechi.passes` with all its options."""
+"""Which ops had better sit together: what cannot be separated, and what a step would send for nothing."""
 
 from typing import NamedTuple
 

@@ -1,7 +1,18 @@
-"""Co-placement on arrays: `CoPlace` of `baechi.passes`, which explains the rules, compiled.
+"""Co-placement: grow colocation groups where sending a tensor costs more than running in parallel gains.
 
-Groups grow along a schedule on as many devices as there are groups: an op joins the group of the
-input that it waits for longest if it then starts no later than on a device of its own.
+Baechi puts every op whose output has one reader into the reader's group, whatever the two cost: a
+block of parallel branches becomes one group and runs serially. Here groups grow along a schedule
+on as many devices as there are groups, as in dominant sequence clustering (Yang and Gerasoulis
+1994): an op joins the group of the input that it waits for longest, and only if it then starts no
+later than on a device of its own. Parallel branches therefore stay apart.
+
+Four conditions keep the groups good for few devices, where a group is placed with its first op:
+
+- nobody outside the two groups reads the input;
+- the merge pays: their work, of which splitting them over two devices could save half at the most,
+  is small beside the time that they would spend on sending;
+- no group grows beyond a share of the step's work, or of its bytes;
+- what costs nothing joins the neighbour that decides about it, never one that comes later.
 """
 
 from typing import NamedTuple

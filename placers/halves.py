@@ -1,6 +1,8 @@
-"""The forward half of a training step on arrays, each op charged with what will follow it.
+"""The forward half of a training step, each op charged with what will follow it.
 
-The same rules as `forward_only` and `hosts` of `baechi.passes`, which say why.
+What is to be placed is a third of the size, and a backward op sits where the activations that it
+reads already are. Right when memory is ample; under tight caps the joint graph places better
+(Baechi, extended version, section 4).
 """
 
 from typing import NamedTuple
@@ -31,6 +33,10 @@ class Half(NamedTuple):
 
 def forward_half(a: Arrays, marks: Marks, views: Bools, owner: Ints) -> Half | None:
     """The forward half of a step, or None where no op is of the forward phase and waits for such only.
+
+    An op pays the time and persistent bytes of what follows it, and the working memory that the largest of
+    it needs. What is there before the step, such as a parameter, takes no time: the op that reads it
+    pays for its update. Activations that a later phase reads are kept to the end of the step.
 
     Args:
         a: the whole step.

@@ -19,7 +19,7 @@ from baechi.placers.schedule import list_schedule
 from baechi.sim.evaluate import Schedule
 from baechi.units import TICKS_PER_SECOND
 
-__all__ = ["Variant", "bound_to", "variants"]
+__all__ = ["Variant", "bound_to", "variants", "views_and_owners"]
 
 _GROUPS_PER_DEVICE = 4
 _RATIO = 0.5
@@ -61,7 +61,7 @@ def variants(problem: Problem) -> Iterator[Variant]:
     labels = _drawn(problem, a, colocated(problem, marks), marks.given, phase)
     grouped = problem.with_groups(labels)
     yield Variant("co-placed", grouped, grouped, lambda schedule: (schedule,))
-    half = forward_half(a, marks, *_views(problem))
+    half = forward_half(a, marks, *views_and_owners(problem))
     if half is None:
         return
     parent = first_members(half.arrays.group, len(half.arrays.group_ptr) - 1)
@@ -77,7 +77,7 @@ def _drawn(problem: Problem, a: Arrays, parent: Ints, given: Ints, phase: Ints) 
     return co_placed(a, parent, given, phase, limit, _RATIO, tiny)
 
 
-def _views(problem: Problem) -> tuple[Ints, Ints]:
+def views_and_owners(problem: Problem) -> tuple[Ints, Ints]:
     """(ops,) ops that make nothing but views of what they read, and (tensors,) whose memory each tensor lies in."""
     c, a = problem.graph.columns, problem.arrays
     number = np.flatnonzero(a.t_ticks != TOKEN)

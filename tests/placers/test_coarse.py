@@ -1,4 +1,4 @@
-"""Clusters: within their shares, whole groups, coarser level by level; views on arrays equal the passes on graphs."""
+"""Clusters: within their shares, whole groups, coarser level by level."""
 
 from dataclasses import replace
 
@@ -6,23 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from baechi.cost import Problem, op_seconds
-from baechi.cost.problem import group_labels
+from baechi.cost import Problem
 from baechi.ir.cluster import Cluster, Device, Link
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op, Tensor
 from baechi.models.graphs import dag, random_dag
-from baechi.passes import Colocate, CoPlace, forward_only, hosts
 from baechi.placers.coarse import levels
-from baechi.placers.variants import variants
 
 CLUSTER = Cluster(tuple(Device(f"d{k}", 1 << 50) for k in range(4)), Link(1e-5, 1e9))
-
-
-def as_sets(labels: NDArray[np.int64]) -> list[int]:
-    """Labels renumbered in the order in which they come, so that equal partitions are equal."""
-    first: dict[int, int] = {}
-    return [first.setdefault(label, len(first)) for label in labels.tolist()]
 
 
 def finer(one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
@@ -60,45 +51,3 @@ def test_the_dearest_edge_goes_first() -> None:
     two = Cluster(CLUSTER.devices[:2], Link(1e-5, 1e9))
     (labels,) = levels(Problem(Graph(tuple(replace(op, outputs=op.outputs[:1]) for op in ops)), two), (1,))
     assert labels[0] == labels[1] != labels[2] == labels[3]
-
-
-def trained(graph: Graph) -> Graph:
-    """The graph and, for each op, a backward op that reads what it made."""
-    backward = [
-        Op(
-            f"{op.name}'",
-            "backward",
-            tuple(t.name for t in op.outputs),
-            phase="backward",
-            seconds=1e-4,
-            forward=op.name,
-        )
-        for op in reversed(graph.ops)
-    ]
-    return Graph((*graph.ops, *backward))
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_views_on_arrays_are_those_of_the_passes(seed: int) -> None:
-    graph = trained(random_dag(seed, 50, groups=seed % 2 == 0, declared=seed % 3 > 0))
-    problem = Problem(graph, CLUSTER)
-    first, link = CLUSTER.devices[0], CLUSTER.link
-    pass_ = CoPlace(
-        lambda op: op_seconds(op, first),
-        lambda t: link.seconds(t.nbytes) if t.seconds is None else t.seconds,
-        1 / 16,
-        tiny_seconds=first.launch_seconds,
-    )
-    _, together, forward = variants(problem)
-    expected = pass_(Colocate(gradient=True, aliases=True, twins=True)(graph))
-    assert as_sets(together.problem.arrays.group) == as_sets(group_labels(expected))
-    half = forward_only(graph, seconds=lambda op: op_seconds(op, first))
-    arrays = Problem(half, CLUSTER).arrays
-    found = forward.problem.arrays
-    for name in ("ticks", "persistent", "temp", "rank"):
-        assert np.array_equal(getattr(found, name), getattr(arrays, name)), name
-    assert as_sets(found.group) == as_sets(group_labels(pass_(half)))
-    host = hosts(graph)
-    for op, group in zip(graph.ops, forward.whole.arrays.group.tolist(), strict=True):
-        other = next(i for i, one in enumerate(graph.ops) if one.name == host[op.name])
-        assert forward.whole.arrays.group[other] == group

@@ -1,4 +1,4 @@
-"""Random training graphs for the tests of the passes."""
+"""Random training graphs for the tests of passes and placers."""
 
 from collections.abc import Callable
 from random import Random
