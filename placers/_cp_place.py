@@ -8,8 +8,8 @@ import numpy as np
 from ortools.sat.python import cp_model
 
 from baechi.cost.problem import Ints
+from baechi.placers._cp_lags import Flags
 from baechi.placers._cp_net import Net
-from baechi.placers._cp_settle import Flags
 
 __all__ = ["Literal", "Placement", "negated"]
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from baechi.cost.problem import Ints
 from baechi.cost.tensors import buckets
+from baechi.placers._cp_lags import Edges, Flags
 from baechi.placers._cp_net import Net
-from baechi.placers._cp_settle import Edges, Flags, settle
+from baechi.placers._cp_settle import settle
 
 __all__ = ["Windows", "least_horizon", "windows"]
 

@@ -7,7 +7,7 @@ import numpy as np
 from baechi.cost.jit import kernel
 from baechi.cost.problem import Arrays, Ints, Problem
 from baechi.placers.clusters import find, first_members, roots, union
-from baechi.placers.coplaced import Edges, edges_of
+from baechi.placers.edges import Edges, edges_of
 
 __all__ = ["levels"]
 

@@ -15,98 +15,17 @@ Four conditions keep the groups good for few devices, where a group is placed wi
 - what costs nothing joins the neighbour that decides about it, never one that comes later.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from baechi.cost.jit import kernel, leaf, maker
-from baechi.cost.problem import TOKEN, Arrays, Ints
-from baechi.placers.clusters import find, roots, union
+from baechi.cost.problem import Arrays, Ints
+from baechi.placers.clusters import find, roots
 from baechi.placers.colocated import Bools
+from baechi.placers.edges import Edges, edges_of
+from baechi.placers.growth import Growth, begin, has_room, is_tiny, merge
 from baechi.sim.heap import heap_pop, heap_push
-from baechi.sim.transfers import transfer_ticks
 
-__all__ = ["Edges", "Growth", "co_placed", "edges_of"]
-
-
-class Edges(NamedTuple):
-    """Who waits for whom, each pair once, with the ticks of all that is sent from one to the other.
-
-    Attributes:
-        ptr, source, ticks: what each op waits for, in ascending order.
-        to_ptr, reader, at: who waits for each op, and where in `ticks` that edge is.
-    """
-
-    ptr: Ints
-    source: Ints
-    ticks: Ints
-    to_ptr: Ints
-    reader: Ints
-    at: Ints
-
-
-class Growth(NamedTuple):
-    """Groups while they grow; by op, or by the group's first op.
-
-    Attributes:
-        parent: sets of ops.
-        cost: (ops,) ticks.
-        given: (ops,) whether an op is there from the start, and so free to sit with whoever reads it.
-        dearest: (ops,) the most that an op waits for one transfer.
-        work, nbytes, busy, free: of each group: ticks, bytes, ticks scheduled already, and when it is next free.
-        finish: (ops,) when a scheduled op ends.
-        most_work, most_nbytes: (1,) what a group may grow to.
-        ratio: (1,) the most work of two merged groups, as a multiple of what they send each other.
-        tiny: (1,) ticks of ops that join a neighbour in any case.
-    """
-
-    parent: Ints
-    cost: Ints
-    given: Ints
-    dearest: Ints
-    work: Ints
-    nbytes: Ints
-    busy: Ints
-    free: Ints
-    finish: Ints
-    most_work: Ints
-    most_nbytes: Ints
-    ratio: Ints
-    tiny: Ints
-
-
-@kernel
-def edges_of(a: Arrays) -> Edges:
-    """The edges of a graph; a transfer takes its time on the link from the first to the last device."""
-    ops, far = len(a.rank), len(a.cap) - 1
-    ptr = np.zeros(ops + 1, np.int64)
-    source = np.empty(len(a.in_t), np.int64)
-    ticks = np.empty(len(a.in_t), np.int64)
-    count = 0
-    for i in range(ops):
-        makers = np.sort(a.t_op[a.in_t[a.in_ptr[i] : a.in_ptr[i + 1]]])
-        for k in range(len(makers)):
-            if k == 0 or makers[k] != makers[k - 1]:
-                source[count], ticks[count] = makers[k], 0
-                count += 1
-        ptr[i + 1] = count
-        for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
-            t = a.in_t[k]
-            if a.t_ticks[t] != TOKEN:
-                e = ptr[i] + np.searchsorted(source[ptr[i] : count], a.t_op[t])
-                ticks[e] += transfer_ticks(a, t, 0, far)
-    source, ticks = source[:count].copy(), ticks[:count].copy()
-    to_ptr = np.zeros(ops + 1, np.int64)
-    for j in source:
-        to_ptr[j + 1] += 1
-    to_ptr = np.cumsum(to_ptr)
-    fill = to_ptr[:-1].copy()
-    reader, at = np.empty(count, np.int64), np.empty(count, np.int64)
-    for i in range(ops):
-        for e in range(ptr[i], ptr[i + 1]):
-            reader[fill[source[e]]], at[fill[source[e]]] = i, e
-            fill[source[e]] += 1
-    return Edges(ptr, source, ticks, to_ptr, reader, at)
+__all__ = ["co_placed"]
 
 
 @kernel
@@ -126,51 +45,10 @@ def co_placed(a: Arrays, parent: Ints, given: Bools, phase: Ints, limit: float, 
         (ops,) the first op of the set that each op is in.
     """
     e = edges_of(a)
-    g = _begin(a, e, parent.copy(), given, limit, ratio, tiny)
+    g = begin(a, e, parent.copy(), given, limit, ratio, tiny)
     _join_tiny(a, e, g, phase)
     _grow(a, e, g)
     return roots(g.parent)
-
-
-@maker
-def _begin(a: Arrays, e: Edges, parent: Ints, given: Bools, limit: float, ratio: float, tiny: int) -> Growth:
-    ops = len(parent)
-    cost = a.ticks[:, 0].copy()
-    constant = np.zeros(ops, np.int64)
-    dearest = np.zeros(ops, np.int64)
-    for i in a.order:
-        light = cost[i] <= tiny or given[i]
-        for k in range(e.ptr[i], e.ptr[i + 1]):
-            light = light and constant[e.source[k]] == 1
-        constant[i] = 1 if light else 0
-    work, nbytes = np.zeros(ops, np.int64), np.zeros(ops, np.int64)
-    for i in range(ops):
-        for k in range(e.ptr[i], e.ptr[i + 1]):
-            if constant[e.source[k]] == 0:
-                dearest[i] = max(dearest[i], e.ticks[k])
-        root = find(parent, i)
-        work[root] += cost[i]
-        nbytes[root] += a.persistent[i]
-        for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
-            nbytes[root] += a.t_size[t]
-    most_nbytes = limit * nbytes.sum()
-    for i in range(ops):
-        most_nbytes = max(most_nbytes, float(nbytes[i]))
-    return Growth(
-        parent,
-        cost,
-        constant,
-        dearest,
-        work,
-        nbytes,
-        np.zeros(ops, np.int64),
-        np.zeros(ops, np.int64),
-        np.zeros(ops, np.int64),
-        np.array([limit * cost.sum()]),
-        np.array([most_nbytes]),
-        np.array([ratio]),
-        np.array([tiny]),
-    )
 
 
 @maker
@@ -178,13 +56,13 @@ def _join_tiny(a: Arrays, e: Edges, g: Growth, phase: Ints) -> None:
     """What costs next to nothing joins its reader or its input, if there is one such group."""
     for k in range(len(a.order) - 1, -1, -1):
         i = a.order[k]
-        if g.given[i] == 1 or (_is_tiny(g, i) and _leads(e, g, phase, i)):
+        if g.given[i] == 1 or (is_tiny(g, i) and _leads(e, g, phase, i)):
             own, other = find(g.parent, i), -1
             for r in range(e.to_ptr[i], e.to_ptr[i + 1]):
                 other = _only(g, own, other, e.reader[r])
             _join_only(g, own, other)
     for i in a.order:
-        if _is_tiny(g, i) and g.given[i] == 0:
+        if is_tiny(g, i) and g.given[i] == 0:
             own, other = find(g.parent, i), -1
             for k in range(e.ptr[i], e.ptr[i + 1]):
                 if g.given[e.source[k]] == 0:
@@ -203,13 +81,8 @@ def _only(g: Growth, own: int, other: int, j: int) -> int:
 
 @maker
 def _join_only(g: Growth, own: int, other: int) -> None:
-    if other >= 0 and _has_room(g, own, other):
-        _merge(g, own, other)
-
-
-@leaf
-def _is_tiny(g: Growth, i: int) -> bool:
-    return bool(g.work[find(g.parent, i)] <= g.tiny[0])
+    if other >= 0 and has_room(g, own, other):
+        merge(g, own, other)
 
 
 @maker
@@ -220,23 +93,6 @@ def _leads(e: Edges, g: Growth, phase: Ints, i: int) -> bool:
         if phase[reader] != phase[i] or g.dearest[reader] > e.ticks[e.at[r]]:
             return False
     return True
-
-
-@maker
-def _has_room(g: Growth, a: int, b: int) -> bool:
-    light = min(g.work[a], g.work[b]) <= g.tiny[0] or g.work[a] + g.work[b] <= g.most_work[0]
-    small = min(g.nbytes[a], g.nbytes[b]) == 0 or g.nbytes[a] + g.nbytes[b] <= g.most_nbytes[0]
-    return bool(light and small)
-
-
-@maker
-def _merge(g: Growth, a: int, b: int) -> int:
-    root = union(g.parent, a, b)
-    g.work[root] = g.work[a] + g.work[b]
-    g.busy[root] = g.busy[a] + g.busy[b]
-    g.nbytes[root] = g.nbytes[a] + g.nbytes[b]
-    g.free[root] = max(g.free[a], g.free[b])
-    return root
 
 
 @maker
@@ -302,12 +158,12 @@ def _schedule(e: Edges, g: Growth, traffic: Ints, i: int, own: int, arrivals: In
     if len(arrivals) > 0 and g.busy[own] == 0:
         other = find(g.parent, e.source[arrivals[0]])
         if _pays(e, g, traffic, arrivals[0], i) and _start(e, g, i, own, other) <= start:
-            own = _merge(g, own, other)
+            own = merge(g, own, other)
             start = _start(e, g, i, own, own)
     for k in arrivals:
         j = e.source[k]
         if g.given[j] == 1 and g.busy[find(g.parent, j)] == 0 and _pays(e, g, traffic, k, i):
-            own = _merge(g, own, find(g.parent, j))
+            own = merge(g, own, find(g.parent, j))
     start = min(start, _start(e, g, i, own, own))
     for k in arrivals:
         start = _absorb(e, g, traffic, k, i, start)
@@ -346,7 +202,7 @@ def _absorb(e: Edges, g: Growth, traffic: Ints, k: int, i: int, start: int) -> i
             new = max(new, g.finish[e.source[m]] + (0 if find(g.parent, e.source[m]) == own else e.ticks[m]))
     if new > start:
         return start
-    own = _merge(g, own, other)
+    own = merge(g, own, other)
     g.finish[j] = g.free[own] = end
     return int(new)
 
@@ -355,7 +211,7 @@ def _absorb(e: Edges, g: Growth, traffic: Ints, k: int, i: int, start: int) -> i
 def _pays(e: Edges, g: Growth, traffic: Ints, k: int, i: int) -> bool:
     """Whether the group of the source of edge `k` may and should be merged with that of its reader `i`."""
     a, b = find(g.parent, e.source[k]), find(g.parent, i)
-    if a == b or not _has_room(g, a, b):
+    if a == b or not has_room(g, a, b):
         return False
     if min(g.work[a], g.work[b]) <= g.tiny[0]:
         return True

@@ -21,7 +21,8 @@ from baechi.cost.problem import LINK, Ints, Problem
 from baechi.placers import stages
 from baechi.placers.base import Placer
 from baechi.placers.segments import splits
-from baechi.placers.stages import BACKWARD, FORWARD, UPDATE, WEIGHT, Labels, Rules
+from baechi.placers.stages import BACKWARD, FORWARD, UPDATE, WEIGHT, Labels
+from baechi.placers.timetable import Rules, alternating, order, timetable
 from baechi.sim.evaluate import Schedule
 
 __all__ = ["Pipeline", "pipeline_schedules"]
@@ -173,13 +174,13 @@ class _Pipeline:
             key[mine] = 2 * turn[kind[mine], self.stage[mine], labels.copy[mine]]
             # A draw waits for those of all earlier copies: a copy's are made when it enters the first stage.
             key[drawn] = 2 * turn[FORWARD, 0, labels.copy[drawn]] - 1
-            yield Schedule(self.device, stages.order(a, np.lexsort((a.rank, key))))
+            yield Schedule(self.device, order(a, np.lexsort((a.rank, key))))
 
     def _turns(self, kind: Ints, policy: _Policy) -> Ints:
         """(3, stages, copies) number of each work in the order of their starts."""
         copies, count = self.line.copies, len(self.home)
         if not policy.first:
-            return stages.alternating(self.devices, self.rounds, copies)
+            return alternating(self.devices, self.rounds, copies)
         ticks = self.line.a.ticks[np.arange(len(kind)), self.device]
         work = kind != UPDATE
         total = np.bincount(kind[work] * count + self.stage[work], ticks[work], 3 * count)
@@ -190,7 +191,7 @@ class _Pipeline:
             room = np.full(self.devices, room.max())  # later devices fill their memory with gradients put off
         most = room * policy.room if policy.room else np.full(self.devices, copies * self.rounds)
         patience = int(seconds.sum(axis=0).mean() * _PATIENCE)
-        return stages.timetable(seconds, self.delay, self.home, copies, Rules(np.array(policy.first), most, patience))
+        return timetable(seconds, self.delay, self.home, copies, Rules(np.array(policy.first), most, patience))
 
 
 def _labels(problem: Problem) -> Labels:

@@ -1,7 +1,10 @@
-"""Random training graphs for the tests of passes and placers."""
+"""What tests of several folders share: random training graphs, the reference simulator, and brute force."""
 
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -53,3 +56,24 @@ def _tensor(random: Random, name: str, inputs: tuple[str, ...]) -> Tensor:
 @pytest.fixture(scope="session")
 def training_graphs() -> Callable[..., st.SearchStrategy[Graph]]:
     return _training_graphs
+
+
+@pytest.fixture(scope="session")
+def reference() -> ModuleType:
+    """The reference simulator, `sim/reference.py`, which no package holds."""
+    return _module(Path(__file__).parent / "sim" / "reference.py")
+
+
+@pytest.fixture(scope="session")
+def brute() -> ModuleType:
+    """Tiny graphs and all their schedules, `brute.py`."""
+    return _module(Path(__file__).with_name("brute.py"))
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

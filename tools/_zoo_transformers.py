@@ -6,7 +6,8 @@ from typing import Any
 
 import _zoo_text
 import torch
-from _zoo_text import ROWS, SEQ2SEQ, TEXT, Example, words
+from _zoo_configs import ROWS, SEQ2SEQ, TEXT
+from _zoo_text import Example, words
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 

@@ -47,28 +47,6 @@ def row(name: str, graph: Graph, devices: Cluster, placer: str, built: float) ->
     )
 
 
-def llama() -> Graph:
-    """The training step of a Llama of 70B parameters; neither weights nor a device are needed."""
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    from baechi.frontends.pytorch import build_meta, capture
-
-    config = LlamaConfig(
-        hidden_size=8192,
-        num_hidden_layers=80,
-        num_attention_heads=64,
-        num_key_value_heads=8,
-        intermediate_size=28672,
-        vocab_size=128256,
-        max_position_embeddings=4096,
-        use_cache=False,
-    )
-    ids = torch.zeros(1, 4096, dtype=torch.int64)
-    model = build_meta(lambda: AutoModelForCausalLM.from_config(config))
-    return capture(model, (ids,), {"labels": ids}, loss="output", optimizer="adamw", name="llama-70b").graph
-
-
 def main() -> None:
     """Print one row for each graph and placer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -90,7 +68,9 @@ def main() -> None:
             for placer in placers:
                 row(kind, graph, cluster(args.devices), placer, built)
     if args.llama:
-        step = llama()
+        from _bench_steps import language_step
+
+        step = language_step("llama-70b").graph
         built, graph = timed(lambda: Graph(step.ops, step.name, step.meta))
         for placer in placers:
             row("llama-70b", graph, parse_cluster(f"{args.devices}x1TiB"), placer, built)

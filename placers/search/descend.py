@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from baechi.cost.jit import kernel, leaf, maker
-from baechi.cost.problem import LATENCY, PARALLEL, THROUGHPUT, UNLIMITED_CORES, Arrays, Ints
+from baechi.cost.problem import LATENCY, THROUGHPUT, Arrays, Ints
 from baechi.placers.search.balance import balance
 from baechi.placers.search.moves import apply, new_moves, new_turn, propose, set_turn, undo
 from baechi.placers.search.resequence import resequence
@@ -29,8 +29,7 @@ def tries_for(a: Arrays, work: float = 1e7) -> int:
     Where a sweep does not say all, the simulator's visits count too. There are none when there would
     be too few of them to find anything.
     """
-    alone = a.contention == PARALLEL and a.cores.min() >= UNLIMITED_CORES
-    visits = (len(a.rank) + len(a.in_t) + 1) * (1 if alone else _SIMULATION)
+    visits = (len(a.rank) + len(a.in_t) + 1) * (1 if is_exact(a) else _SIMULATION)
     tries = min(work / visits, _MOST_TRIES * (len(a.group_ptr) - 1))
     return int(tries) if tries >= _LEAST_TRIES else 0
 

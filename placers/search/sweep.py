@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from baechi.cost.jit import leaf, maker
+from baechi.cost.jit import kernel, leaf, maker
 from baechi.cost.problem import PARALLEL, UNLIMITED_CORES, Arrays, Ints
 from baechi.sim.transfers import transfer_ticks
 
@@ -47,7 +47,7 @@ def sweep(a: Arrays, home: Ints, sequence: Ints, tail: Ints, limit: int, end: In
     return int(span)
 
 
-@maker
+@kernel
 def is_exact(a: Arrays) -> bool:
     """Whether `sweep` gives what the simulator would."""
     return bool(a.contention == PARALLEL and a.cores.min() >= UNLIMITED_CORES)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint import filesystem
 from torch.profiler import ProfilerActivity, profile
 
-from baechi.backends.pytorch.checkpoint import Shard, contents, load, save
+from baechi.backends.pytorch.checkpoint import Shard, load, save
+from baechi.backends.pytorch.contents import contents
 from baechi.backends.pytorch.statefile import export, load_plain
 from baechi.backends.pytorch.steps import latest, prune, step_directory
 from baechi.errors import BaechiError

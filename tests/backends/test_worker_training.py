@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from baechi.api import timeline_of
 from baechi.backends.plans import plan_in_program_order
-from baechi.backends.pytorch.checkpoint import contents
+from baechi.backends.pytorch.contents import contents
 from baechi.backends.pytorch.steps import latest
 from baechi.backends.pytorch.workers.emit import make_parts
 from baechi.backends.pytorch.workers.part import pack

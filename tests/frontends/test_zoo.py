@@ -43,7 +43,7 @@ def zoo() -> Iterator[ModuleType]:
 
         yield tool
     torch.set_num_threads(threads)
-    for name in ("zoo", "_zoo_text", "_zoo_torch", "_zoo_transformers"):
+    for name in ("zoo", "_zoo_configs", "_zoo_text", "_zoo_torch", "_zoo_transformers"):
         sys.modules.pop(name, None)
 
 

@@ -3,15 +3,14 @@
 import _thread
 import random
 from collections.abc import Iterator
-from dataclasses import replace
-from itertools import permutations, product
+from itertools import permutations
 from types import ModuleType
 
 import numpy as np
 import pytest
 
 from baechi.cost import Problem
-from baechi.ir.cluster import CONTENTIONS, Cluster, Device, Link
+from baechi.ir.cluster import Cluster, Device, Link
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op, Tensor
 from baechi.ir.plan import Objective
@@ -25,26 +24,12 @@ from baechi.sim.evaluate import score
 from baechi.sim.load import loads
 
 
-def tiny(seed: int) -> Graph:
-    return random_dag(seed, 3 + seed % 3, groups=seed % 4 == 0, reach=3, zero_cost=0.1)
-
-
-def clusters(seed: int) -> Iterator[Cluster]:
-    contention = CONTENTIONS[seed % 3]
-    link = Link(1e-6, 1e9)
-    speeds = random.Random(seed).choices([0.5, 1.0, 2.0, 5.0], k=3)
-    equal = tuple(Device(f"d{k}", 1 << 40) for k in range(3))
-    unequal = tuple(replace(d, speed=s) for d, s in zip(equal, speeds, strict=True))
-    yield Cluster(equal[:2], link, contention=contention)
-    yield Cluster(equal, link, contention=contention)
-    yield Cluster(unequal, link, contention=contention)
-    yield Cluster(unequal, link, {("d0", "d1"): Link(5e-6, 1e8)}, contention=contention)
-
-
-def every_placement(problem: Problem) -> Iterator[np.ndarray]:
-    a = problem.arrays
-    for home in product(range(len(a.cap)), repeat=len(a.group_ptr) - 1):
-        yield np.array(home)[a.group]
+def clusters(brute: ModuleType, seed: int) -> Iterator[Cluster]:
+    unequal = brute.unequal(seed)
+    yield brute.cluster(brute.EQUAL[:2], seed)
+    yield brute.cluster(brute.EQUAL, seed)
+    yield brute.cluster(unequal, seed)
+    yield brute.cluster(unequal, seed, links={("d0", "d1"): Link(5e-6, 1e8)})
 
 
 def lanes(problem: Problem, device: np.ndarray, sequence: np.ndarray) -> Iterator[Schedule]:
@@ -62,11 +47,11 @@ def lanes(problem: Problem, device: np.ndarray, sequence: np.ndarray) -> Iterato
                 yield plain._replace(sent=keys[order])
 
 
-def best_makespan(reference: ModuleType, problem: Problem) -> int:
+def best_makespan(brute: ModuleType, reference: ModuleType, problem: Problem) -> int:
     """Least makespan over placements, orders of ops and orders of transfers; those that wait for themselves are out."""
     best = 1 << 62
     sequences = [np.array(order) for order in reference.linear_extensions(problem.graph)]
-    for device in every_placement(problem):
+    for device in brute.every_placement(problem):
         for sequence in sequences:
             for schedule in lanes(problem, device, sequence):
                 excess, ticks = score(problem.arrays, schedule)
@@ -80,10 +65,10 @@ def single(problem: Problem) -> Schedule:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_latency_is_that_of_brute_force(reference: ModuleType, seed: int) -> None:
-    for cluster in clusters(seed):
-        problem = Problem(tiny(seed), cluster)
-        best = best_makespan(reference, problem)
+def test_latency_is_that_of_brute_force(brute: ModuleType, reference: ModuleType, seed: int) -> None:
+    for cluster in clusters(brute, seed):
+        problem = Problem(brute.tiny(seed), cluster)
+        best = best_makespan(brute, reference, problem)
         proof = solve_exact(problem.arrays, single(problem), seconds=60, workers=1)
         assert proof.feasible
         assert proof.bound <= best
@@ -92,10 +77,10 @@ def test_latency_is_that_of_brute_force(reference: ModuleType, seed: int) -> Non
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_throughput_is_that_of_brute_force(seed: int) -> None:
-    for cluster in clusters(seed):
-        problem = Problem(tiny(seed + 2), cluster, objective="throughput")
-        best = min(int(loads(problem.arrays, device).max()) for device in every_placement(problem))
+def test_throughput_is_that_of_brute_force(brute: ModuleType, seed: int) -> None:
+    for cluster in clusters(brute, seed):
+        problem = Problem(brute.tiny(seed + 2), cluster, objective="throughput")
+        best = min(int(loads(problem.arrays, device).max()) for device in brute.every_placement(problem))
         proof = solve_exact(problem.arrays, single(problem), seconds=60, workers=1)
         assert (proof.bound, proof.proved, proof.feasible) == (best, True, True)
         assert score(problem.arrays, proof.schedule) == (0, best)
@@ -103,12 +88,14 @@ def test_throughput_is_that_of_brute_force(seed: int) -> None:
 
 @pytest.mark.parametrize("objective", ["latency", "throughput"])
 @pytest.mark.parametrize("seed", range(8))
-def test_under_caps_the_proof_is_right(reference: ModuleType, seed: int, objective: Objective) -> None:
+def test_under_caps_the_proof_is_right(
+    brute: ModuleType, reference: ModuleType, seed: int, objective: Objective
+) -> None:
     """Every bound holds; what is proved impossible is; most often the optimum itself is found."""
-    r, cluster = random.Random(seed), next(iter(clusters(seed)))
-    free = Problem(tiny(seed), cluster, objective=objective)
+    r, cluster = random.Random(seed), next(iter(clusters(brute, seed)))
+    free = Problem(brute.tiny(seed), cluster, objective=objective)
     sequences = [np.array(order) for order in reference.linear_extensions(free.graph)]
-    schedules = [s for d in every_placement(free) for q in sequences for s in lanes(free, d, q)]
+    schedules = [s for d in brute.every_placement(free) for q in sequences for s in lanes(free, d, q)]
     runs = [(evaluate(free.arrays, s)[0], score(free.arrays, s)) for s in schedules]
     runs = [(run, ticks) for run, (excess, ticks) in runs if excess == 0]
     top = int(max(run.peak.max() for run, _ in runs))

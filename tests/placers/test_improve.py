@@ -1,7 +1,6 @@
 """Local search against brute force, and what it promises of every start."""
 
-from collections.abc import Iterator
-from itertools import product
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -51,29 +50,25 @@ def test_the_same_seed_finds_the_same(seed: int) -> None:
     assert one.device.tolist() == two.device.tolist()
 
 
-def every_placement(problem: Problem, start: Schedule) -> Iterator[Schedule]:
-    a = problem.arrays
-    for home in product(range(len(a.cap)), repeat=len(a.group_ptr) - 1):
-        yield start._replace(device=np.array(home)[a.group])
-
-
-def test_it_finds_the_best_placement_of_a_few_ops() -> None:
+def test_it_finds_the_best_placement_of_a_few_ops(brute: ModuleType) -> None:
     """At least as good as every placement in the order of its start, from a cool and a warm beginning."""
     for seed in range(12):
         problem = make_problem(seed, 7, 2)
         a, start = problem.arrays, random_start(problem, seed)
-        best = min(score(a, one) for one in every_placement(problem, start))
+        best = min(score(a, one) for one in brute.every_schedule(problem, [start.sequence]))
         found = (improve(a, start, tries=2000, seed=0, warmth=warmth) for warmth in (0.003, 0.3))
         assert min(score(a, one) for one in found) <= best
 
 
-def test_repair_finds_the_only_placement_that_fits() -> None:
+def test_repair_finds_the_only_placement_that_fits(brute: ModuleType) -> None:
     """Caps as small as brute force finds possible in the order of the start."""
     fitted = 0
     for seed in range(12):
         problem = make_problem(seed, 7, 2)
         start = random_start(problem, seed)
-        peaks = [int(evaluate(problem.arrays, one)[0].peak.max()) for one in every_placement(problem, start)]
+        peaks = [
+            int(evaluate(problem.arrays, one)[0].peak.max()) for one in brute.every_schedule(problem, [start.sequence])
+        ]
         tight = problem.with_caps(np.full(2, max(1, min(peaks))))
         fitted += score(tight.arrays, repair(Variant.plain(tight), start, 0))[0] == 0
     assert fitted == 12

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 from types import ModuleType
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 
 from baechi.cost import Problem
 from baechi.cost.problem import Arrays
-from baechi.ir.cluster import CONTENTIONS, Cluster, Device, Link
+from baechi.ir.cluster import Cluster, Device, Link
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op, Tensor
 from baechi.ir.plan import OBJECTIVES, Objective
@@ -20,31 +19,19 @@ from baechi.sim import Schedule, bounds, evaluate, explain_infeasible
 from baechi.sim.evaluate import score
 
 
-def every_schedule(reference: ModuleType, problem: Problem) -> Iterator[Schedule]:
+def every_schedule(brute: ModuleType, reference: ModuleType, problem: Problem) -> Iterator[Schedule]:
     """Every placement that keeps groups together, with every topological order."""
-    a = problem.arrays
-    sequences = [np.array(order) for order in reference.linear_extensions(problem.graph)]
-    for home in product(range(len(a.cap)), repeat=len(a.group_ptr) - 1):
-        device = np.array(home)[a.group]
-        for sequence in sequences:
-            yield Schedule(device, sequence)
+    found: Iterator[Schedule] = brute.every_schedule(problem, list(reference.linear_extensions(problem.graph)))
+    return found
 
 
-def tiny(seed: int) -> Graph:
-    return random_dag(seed, 3 + seed % 3, groups=seed % 4 == 0, reach=3, zero_cost=0.1)
-
-
-def clusters(seed: int) -> Iterator[Cluster]:
-    contention = CONTENTIONS[seed % 3]
-    link = Link(1e-6, 1e9)
-    speeds = random.Random(seed).choices([0.5, 1.0, 2.0, 5.0], k=3)
-    equal = tuple(Device(f"d{k}", 1 << 40) for k in range(3))
-    unequal = tuple(replace(d, speed=s) for d, s in zip(equal, speeds, strict=True))
-    yield Cluster(equal[:2], link, contention=contention)
-    yield Cluster(unequal[:2] if seed % 2 else unequal, link, contention=contention)
-    yield Cluster(unequal[:2], link, contention=contention, cores={"host0": 1})
+def clusters(brute: ModuleType, seed: int) -> Iterator[Cluster]:
+    unequal = brute.unequal(seed)
+    yield brute.cluster(brute.EQUAL[:2], seed)
+    yield brute.cluster(unequal[:2] if seed % 2 else unequal, seed)
+    yield brute.cluster(unequal[:2], seed, cores={"host0": 1})
     apart = (*unequal[:2], replace(unequal[2], host="other"))
-    yield Cluster(apart if seed % 2 else apart[1:], link, contention=contention, cores={"host0": 1, "other": 1})
+    yield brute.cluster(apart if seed % 2 else apart[1:], seed, cores={"host0": 1, "other": 1})
 
 
 def measured(a: Arrays, schedule: Schedule) -> int:
@@ -54,10 +41,12 @@ def measured(a: Arrays, schedule: Schedule) -> int:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("seed", range(40))
-def test_no_schedule_beats_the_bounds(reference: ModuleType, seed: int, objective: Objective) -> None:
-    for cluster in clusters(seed):
-        problem = Problem(tiny(seed), cluster, objective=objective)
-        best = min(measured(problem.arrays, s) for s in every_schedule(reference, problem))
+def test_no_schedule_beats_the_bounds(
+    brute: ModuleType, reference: ModuleType, seed: int, objective: Objective
+) -> None:
+    for cluster in clusters(brute, seed):
+        problem = Problem(brute.tiny(seed), cluster, objective=objective)
+        best = min(measured(problem.arrays, s) for s in every_schedule(brute, reference, problem))
         found = bounds(problem)
         for name, seconds in found.proofs.items():
             assert seconds * 1e12 <= best * (1 + 1e-12), name
@@ -66,13 +55,18 @@ def test_no_schedule_beats_the_bounds(reference: ModuleType, seed: int, objectiv
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("seed", range(30))
-def test_no_schedule_that_fits_beats_the_bounds(reference: ModuleType, seed: int, objective: Objective) -> None:
+def test_no_schedule_that_fits_beats_the_bounds(
+    brute: ModuleType, reference: ModuleType, seed: int, objective: Objective
+) -> None:
     r = random.Random(seed)
     graph = random_dag(seed, 5, groups=seed % 2 == 0, reach=3)
     graph = graph.with_ops(replace(op, persistent_bytes=r.choice([0, 10, 20, 30])) for op in graph.ops)
     link = Link(r.choice([0.0, 1e-5, 1e-3]), 1e9)
     problem = Problem(graph, Cluster(tuple(Device(f"d{k}", 1 << 40) for k in range(2)), link), objective=objective)
-    held = [(s, np.bincount(s.device, problem.arrays.persistent, 2).max()) for s in every_schedule(reference, problem)]
+    held = [
+        (s, np.bincount(s.device, problem.arrays.persistent, 2).max())
+        for s in every_schedule(brute, reference, problem)
+    ]
     for cap in sorted({int(most) for _, most in held}):
         a = problem.with_caps(np.full(2, cap)).arrays
         best = min(measured(a, s) for s, most in held if most <= cap)
@@ -113,10 +107,10 @@ def test_two_kinds_of_work_each_go_where_they_are_fast() -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_what_is_proved_impossible_never_fits(reference: ModuleType, seed: int) -> None:
-    graph, r = tiny(seed), random.Random(seed)
+def test_what_is_proved_impossible_never_fits(brute: ModuleType, reference: ModuleType, seed: int) -> None:
+    graph, r = brute.tiny(seed), random.Random(seed)
     free = Problem(graph, Cluster(tuple(Device(f"d{k}", 1 << 40) for k in range(2)), Link(1e-6, 1e9)))
-    peaks = np.unique([evaluate(free.arrays, s)[0].peak for s in every_schedule(reference, free)], axis=0)
+    peaks = np.unique([evaluate(free.arrays, s)[0].peak for s in every_schedule(brute, reference, free)], axis=0)
     for _ in range(40):
         caps = np.array([r.randint(1, int(peaks.max()) + 1) for _ in range(2)])
         fits = bool((peaks <= caps).all(axis=1).any())
@@ -160,12 +154,12 @@ def test_an_op_with_what_it_reads_is_too_large() -> None:
     assert explain_infeasible(Problem(graph, two_devices(11))) is None
 
 
-def fits_somewhere(reference: ModuleType, problem: Problem) -> bool:
+def fits_somewhere(brute: ModuleType, reference: ModuleType, problem: Problem) -> bool:
     a = problem.arrays
-    return any((evaluate(a, s)[0].peak <= a.cap).all() for s in every_schedule(reference, problem))
+    return any((evaluate(a, s)[0].peak <= a.cap).all() for s in every_schedule(brute, reference, problem))
 
 
-def test_a_narrow_view_that_is_expanded_again_is_sent_narrow(reference: ModuleType) -> None:
+def test_a_narrow_view_that_is_expanded_again_is_sent_narrow(brute: ModuleType, reference: ModuleType) -> None:
     """x of 1,000 B, a slice of it of 10 B, the slice expanded to 1,000 B: its reader needs a copy of 10 B."""
     graph = Graph(
         (
@@ -176,11 +170,11 @@ def test_a_narrow_view_that_is_expanded_again_is_sent_narrow(reference: ModuleTy
         )
     )
     problem = Problem(graph, two_devices(1000))
-    assert fits_somewhere(reference, problem)
+    assert fits_somewhere(brute, reference, problem)
     assert explain_infeasible(problem) is None
 
 
-def test_two_tensors_that_the_same_bytes_hold(reference: ModuleType) -> None:
+def test_two_tensors_that_the_same_bytes_hold(brute: ModuleType, reference: ModuleType) -> None:
     """A parameter that is given out twice takes its memory once."""
     twice = (Tensor("p", 100, held=100), Tensor("q", 100, held=100))
     graph = Graph(
@@ -190,5 +184,5 @@ def test_two_tensors_that_the_same_bytes_hold(reference: ModuleType) -> None:
         )
     )
     problem = Problem(graph, two_devices(150))
-    assert fits_somewhere(reference, problem)
+    assert fits_somewhere(brute, reference, problem)
     assert explain_infeasible(problem) is None

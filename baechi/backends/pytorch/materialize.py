@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from baechi.backends.pytorch.effects import changed_by, fills, gives_plain, gives_views
 from baechi.backends.pytorch.tape import Call, Given, Tape, Unrecordable, Window, generator_of
 from baechi.errors import BaechiError
 from baechi.frontends.pytorch.modules import find_weights
@@ -26,9 +27,6 @@ from baechi.frontends.pytorch.modules import find_weights
 __all__ = ["Recording", "materialize", "record"]
 
 aten = torch.ops.aten
-_DRAWS = "uniform_ normal_ random_ exponential_ geometric_ cauchy_ log_normal_ rand_like randn_like randint_like"
-# What these give does not depend on what their first argument held.
-_FILLS = {*_DRAWS.split(), "zero_", "fill_", "copy_"}
 _READERS = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
 
 
@@ -51,10 +49,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **(kwargs or {}))
         if device != "cpu":
             raise Unrecordable(f"a tensor on {device}")
-        if _gives_views(func):
+        if gives_views(func):
             return self._faked(func, leaves, spec)
-        written = _written(func, args, kwargs or {})
-        if _gives_plain(func) or any(not isinstance(t, FakeTensor) for t in written):
+        written = changed_by(func, args, kwargs or {})
+        if gives_plain(func) or any(not isinstance(t, FakeTensor) for t in written):
             return self._really(func, leaves, spec)
         return self._note(func, leaves, spec, written)
 
@@ -92,7 +90,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         changed = [self._tape.window(t) for t in written]
         reads = [leaf.storage for leaf in noted if isinstance(leaf, Window)]
         overwrites = {window.storage for _, window in made}
-        if _fills(func):
+        if fills(func):
             if isinstance(leaves[0], FakeTensor):
                 reads = reads[1:]
             overwrites |= {w.storage for w, t in zip(changed, written, strict=True) if self._covers(w, t)}
@@ -122,7 +120,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _really(self, func: Any, leaves: Sequence[Any], spec: pytree.TreeSpec) -> Any:
         """The call on values: those of fake tensors are played back first."""
-        if any(isinstance(t, FakeTensor) for t in _written(func, *pytree.tree_unflatten(list(leaves), spec))):
+        if any(isinstance(t, FakeTensor) for t in changed_by(func, *pytree.tree_unflatten(list(leaves), spec))):
             raise Unrecordable(f"{func} changes a tensor and gives a number")
         real = [self.value(leaf) if isinstance(leaf, FakeTensor) else leaf for leaf in leaves]
         args, kwargs = pytree.tree_unflatten(real, spec)
@@ -131,7 +129,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _draw(self, func: Any, leaves: Sequence[Any], spec: pytree.TreeSpec) -> Tensor:
         """Advance the generator as the call does; its state before."""
         real = list(leaves)
-        if _fills(func):
+        if fills(func):
             real[0] = torch.empty_strided(real[0].shape, real[0].stride(), dtype=real[0].dtype, device="cpu")
         real = [self.value(leaf) if isinstance(leaf, FakeTensor) else leaf for leaf in real]
         args, kwargs = pytree.tree_unflatten(real, spec)
@@ -257,35 +255,6 @@ def _check(module: nn.Module, tape: Tape) -> None:
     for tensor in (*weights.parameters.values(), *weights.buffers.values()):
         if isinstance(tensor, FakeTensor):
             tape.window(tensor)
-
-
-def _gives_views(func: Any) -> bool:
-    """Whether a call does nothing but look at a storage in another way."""
-    if func.namespace != "aten":
-        return False
-    if func.overloadpacket is aten.set_:
-        return True
-    results = [r.alias_info for r in func._schema.returns]
-    return bool(results) and all(a is not None and not a.is_write for a in results)
-
-
-def _gives_plain(func: Any) -> bool:
-    return any("Tensor" not in str(r.type) for r in func._schema.returns)
-
-
-def _fills(func: Any) -> bool:
-    name = func.overloadpacket.__name__
-    return func.namespace == "aten" and (name in _FILLS or func is aten.bernoulli_.float)
-
-
-def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    """The arguments that a call changes."""
-    found: list[Tensor] = []
-    for i, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[i] if i < len(args) else kwargs.get(argument.name)
-            found += [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
-    return found
 
 
 def _fake_like(tensor: Tensor) -> Tensor:

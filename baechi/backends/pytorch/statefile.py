@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from baechi.backends.pytorch.checkpoint import Contents, contents, read
+from baechi.backends.pytorch.contents import Contents, contents, read
 from baechi.errors import BaechiError
 
 __all__ = ["export", "load_plain"]
