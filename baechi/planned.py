@@ -88,7 +88,8 @@ class ModelPlan:
 
         world = find_world()
         if world.rank == 0:
-            world.publish(make_parts(self.program, self.plan, self.timeline))
+            with world.telling():
+                world.publish(make_parts(self.program, self.plan, self.timeline))
         return begin(world.part(), build, world, capped=capped)
 
     def apply(self, model: "torch.nn.Module") -> "Callable[..., Any]":

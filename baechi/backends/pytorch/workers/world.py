@@ -53,19 +53,33 @@ class World:
         Raises:
             BaechiError: B617 when there will be none.
         """
-        while not self.store.check([f"part/{self.rank}"]):
-            if self.store.check(["failure"]):
-                told = json.loads(self.store.get("failure"))
-                what = f"there is no part to do, for rank {told['rank']} failed: {told['what']}"
-                raise BaechiError("B617", what, help=told["help"])
-            time.sleep(_POLL_SECONDS)
-        return unpack(self.store.get(f"part/{self.rank}"))
+        try:
+            while not self.store.check([f"part/{self.rank}"]):
+                if self.store.check(["failure"]):
+                    told = json.loads(self.store.get("failure"))
+                    what = f"there is no part to do, for rank {told['rank']} failed: {told['what']}"
+                    raise BaechiError("B617", what, help=told["help"])
+                time.sleep(_POLL_SECONDS)
+            return unpack(self.store.get(f"part/{self.rank}"))
+        except dist.DistError as error:
+            help = "see what it says; it planned, and held what all workers read"
+            raise BaechiError("B617", "there is no part to do, for rank 0 is gone", help=help) from error
 
     def fail(self, error: BaechiError) -> bool:
         """Say why the run ends; whether nobody has said so before."""
         mine = json.dumps({"rank": self.rank, "code": error.code, "what": error.what, "help": error.help})
         found: bytes = self.store.compare_set("failure", "", mine)
         return found.decode() == mine
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Tell the other workers of whatever is raised, so that none waits for a part that will not come."""
+        try:
+            yield
+        except Exception as error:
+            known = error if isinstance(error, BaechiError) else BaechiError("B617", f"{type(error).__name__}: {error}")
+            self.fail(known)
+            raise
 
 
 def _check_size(parts: "tuple[Part, ...]", size: int) -> None:
