@@ -5,7 +5,7 @@ import numpy as np
 from baechi.cost.jit import kernel, leaf
 from baechi.cost.problem import Ints
 
-__all__ = ["find", "first_members", "join_equal", "roots", "union"]
+__all__ = ["find", "first_members", "roots", "union"]
 
 
 @leaf
@@ -45,14 +45,3 @@ def first_members(group: Ints, groups: int) -> Ints:
             seen[group[i]] = i
         first[i] = seen[group[i]]
     return first
-
-
-@kernel
-def join_equal(parent: Ints, label: Ints) -> None:
-    """Merge the sets of ops with equal labels; labels below 0 are none."""
-    first = np.full(label.max() + 1, -1, np.int64)
-    for i in range(len(label)):
-        if label[i] >= 0:
-            if first[label[i]] < 0:
-                first[label[i]] = i
-            union(parent, first[label[i]], i)
