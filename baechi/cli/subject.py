@@ -18,16 +18,19 @@ if TYPE_CHECKING:
     from baechi.ir.cluster import Cluster
     from baechi.ir.graph import Graph
     from baechi.ir.plan import Plan
+    from baechi.ir.timeline import Timeline
     from baechi.profile.machine import Machine
     from baechi.target import Target
 
 __all__ = [
+    "PlannedStep",
     "Subject",
     "extract",
     "load_subject",
     "local_rates",
     "measured_table",
     "named_target",
+    "planned",
     "restart_tuned",
     "saved_target",
     "target_of",
@@ -131,6 +134,47 @@ def _gpus() -> "Cluster | None":
 
 def _is_local(cluster: "Cluster") -> bool:
     return any(d.type.partition("-")[0] == "cpu" for d in cluster.devices)
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedStep:
+    """A saved plan, and what is known of it by simulating it again.
+
+    Attributes:
+        plan: as it was saved.
+        graph: what it places, extracted again.
+        timeline: of its step.
+        table: the measured op times in it.
+    """
+
+    plan: "Plan"
+    graph: "Graph"
+    timeline: "Timeline"
+    table: "CostTable | None"
+
+
+def planned(path: str, table: str | None = None) -> PlannedStep:
+    """Read a plan, extract its graph again and simulate the step; says when it now takes another time.
+
+    Args:
+        path: of the plan.
+        table: the file of measured op times that it was made with; this machine's when None.
+
+    Raises:
+        BaechiError: B4xx on a plan that cannot be read or is for another graph; as `saved_target`.
+    """
+    from baechi.api import timeline_of
+    from baechi.ir.json import read_plan
+    from baechi.units import format_seconds
+
+    plan, costs = read_plan(path), measured_table(table)
+    graph = saved_target(plan).graph
+    timeline = timeline_of(graph, plan, costs)
+    before = plan.predicted.step_seconds
+    if abs(timeline.step_seconds - before) > 1e-9 * before:
+        now = format_seconds(timeline.step_seconds)
+        say(f"note: op times changed since the plan was made: it was {format_seconds(before)} then, {now} now")
+    return PlannedStep(plan, graph, timeline, costs)
 
 
 def local_rates(*, refresh: bool = False) -> "Machine":
