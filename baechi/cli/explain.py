@@ -74,8 +74,10 @@ def _why_dict(graph: "Graph", found: "Why") -> dict[str, Any]:
 
 
 def _waited(graph: "Graph", span: "Span") -> dict[str, Any]:
+    from baechi.ir.timeline import OpSpan
+
     kept = {"end_seconds": span.end}
-    if hasattr(span, "op"):
+    if isinstance(span, OpSpan):
         return {**_op(graph, span.op, span.device, span.end - span.start), **kept}
     return {**_transfer(span), **kept}
 

@@ -41,9 +41,6 @@ class Part:
     devices: tuple[str, ...] = ()
 
 
-Parts = "nx.DiGraph[str]"
-
-
 def ops_of(graph: Graph, device: Mapping[str, str] | None = None) -> "nx.DiGraph[str]":
     """Each op a node with a `Part` as ``part``; edges carry ``nbytes``, and ``after`` where no tensor flows."""
     return _drawn(graph, {op.name: op.name for op in graph.ops}, {op.name: op.kind for op in graph.ops}, device)
@@ -94,7 +91,7 @@ def _join(drawn: "nx.DiGraph[str]", source: str, to: str, nbytes: int) -> None:
 
 def _part(name: str, kind: str, ops: list[Op], device: Mapping[str, str] | None) -> Part:
     counts: dict[str, int] = {}
-    for op in ops if device else ():
+    for op in ops if device is not None else ():
         counts[device[op.name]] = counts.get(device[op.name], 0) + 1
     return Part(
         name,
@@ -147,7 +144,8 @@ def graph_dot(drawn: "nx.DiGraph[str]") -> str:
         what = part.kind if part.ops == 1 else f"{part.ops:,} ops"
         label = "\n".join(filter(None, (name, what, _where(part))))
         lines.append(f"  {_quoted(name)} [label={_quoted(label)}{fill}];")
-    for source, to, nbytes in drawn.edges(data="nbytes"):
+    for source, to, data in drawn.edges(data=True):
+        nbytes = data["nbytes"]
         label = f" [label={_quoted(format_bytes(nbytes))}]" if nbytes else " [style=dashed]"
         lines.append(f"  {_quoted(source)} -> {_quoted(to)}{label};")
     return "\n".join([*lines, "}"]) + "\n"

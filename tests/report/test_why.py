@@ -69,5 +69,5 @@ def test_elsewhere_is_what_the_simulator_says(seed: int) -> None:
 def test_no_such_op_says_which_are_like_it() -> None:
     graph = chain()
     plan = place_graph(graph, CLUSTER, "expert")
-    with pytest.raises(BaechiError, match="B409.*'zz'"):
+    with pytest.raises(BaechiError, match=r"B409.*'zz'"):
         why(graph, plan, timeline_of(graph, plan), "zz")
