@@ -1,6 +1,7 @@
 """A training graph for other eyes: text, Graphviz's DOT, and GraphML; op by op, or module by module."""
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -90,9 +91,7 @@ def _join(drawn: "nx.DiGraph[str]", source: str, to: str, nbytes: int) -> None:
 
 
 def _part(name: str, kind: str, ops: list[Op], device: Mapping[str, str] | None) -> Part:
-    counts: dict[str, int] = {}
-    for op in ops if device is not None else ():
-        counts[device[op.name]] = counts.get(device[op.name], 0) + 1
+    counts = Counter(device[op.name] for op in ops) if device is not None else Counter[str]()
     return Part(
         name,
         kind,
