@@ -1,0 +1,5 @@
+"""The TensorFlow frontend: a `tf.function` train step or a compiled Keras model as a graph."""
+
+from baechi.frontends.tf.program import TensorFlowProgram
+
+__all__ = ["TensorFlowProgram"]
