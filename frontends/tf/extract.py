@@ -149,6 +149,7 @@ class _Step:
         """The nodes in topological order, each with its own constants."""
         self.prune()
         self.nodes = {name: self.nodes[name] for name in ordered(self.nodes)}
+        self.effects = [name for name in self.nodes if name in set(self.effects)]
         self.nodes, owned = scatter_constants(self.nodes, values, [r for r in self.results if r is not None])
         return owned
 

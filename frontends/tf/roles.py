@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from baechi.frontends.tf.flat import Nodes, data, node_of
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from baechi.frontends.tf.flat import Nodes, control, data, node_of
 from baechi.ir.op import Phase
 
 __all__ = ["Roles", "roles_of"]
 
 _TAPE = "gradient_tape/"
+_GIVEN = ("Const", "Placeholder", "ReadVariableOp")
 _SCOPES = (_TAPE, "gradients/")
 
 
@@ -41,20 +44,20 @@ def roles_of(nodes: Nodes, resources: Mapping[str, tuple[str, ...]], results: It
     if not tape:
         return Roles(dict.fromkeys(order, "forward"), {})
     sources = {name: [node_of(r) for r in data(nodes[name])] for name in order}
-    after_tape = _closed(order, tape, sources)
-    leads = _leads(order, tape, sources)
-    backward = {n for n in order if n in tape or (n in after_tape and (n in leads or _is_sum(n, nodes, tape, sources)))}
-    needed = _needed([*tape, *map(node_of, results)], sources)
-    forward = _forward_writes(order, needed, after_tape, resources, sources)
+    through_state = {n: sources[n] + _writers(n, nodes, resources) for n in order}
+    of_gradients, after_updates = _closed(order, tape, sources), _closed(order, tape, through_state)
+    leads = _needed(tape, sources) - tape
+    sums = {n for n in of_gradients if _is_sum(n, nodes, tape, sources)}
+    backward = tape | sums | (of_gradients & leads)
+    update = after_updates - backward - leads
+    forward = _forward(order, _needed([*tape, *map(node_of, results)], sources), update, resources, sources)
     phase: dict[str, Phase] = {}
     for name in order:
         if name in backward:
             phase[name] = "backward"
-        elif name in after_tape or name not in forward:
-            phase[name] = "update"
         else:
-            phase[name] = "forward"
-    return Roles(phase, _twins(order, phase, sources))
+            phase[name] = "forward" if name in forward and name not in update else "update"
+    return Roles(phase, _twins(nodes, phase, sources))
 
 
 def _is_backward(name: str) -> bool:
@@ -75,9 +78,10 @@ def _closed(order: Iterable[str], seeds: set[str], sources: Mapping[str, list[st
     return found
 
 
-def _leads(order: list[str], tape: set[str], sources: Mapping[str, list[str]]) -> set[str]:
-    """What a node of the tape depends on."""
-    return _needed(tape, sources) - tape
+def _writers(name: str, nodes: Nodes, resources: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """What wrote a variable before a node that touches it."""
+    mine = resources.get(name, ())
+    return [c for c in control(nodes[name]) if any(v in mine for v in resources.get(c, ()))] if mine else []
 
 
 def _needed(wanted: Iterable[str], sources: Mapping[str, list[str]]) -> set[str]:
@@ -91,37 +95,34 @@ def _needed(wanted: Iterable[str], sources: Mapping[str, list[str]]) -> set[str]
     return found
 
 
-def _forward_writes(
+def _forward(
     order: list[str],
     needed: set[str],
-    after_tape: set[str],
+    update: set[str],
     resources: Mapping[str, tuple[str, ...]],
     sources: Mapping[str, list[str]],
 ) -> set[str]:
-    """What gradients and results need, and writes (with all they need) of variables that no update reads alone."""
-    read_forward = {v for n in order if n in needed and n not in after_tape for v in resources.get(n, ())}
-    read_update = {v for n in order if n in after_tape for s in sources[n] for v in resources.get(s, ())}
+    """What gradients and results need, and (with all it needs) what touches a variable that not only updates read."""
+    read_forward = {v for n in order if n in needed and n not in update for v in resources.get(n, ())}
+    for_updates = _needed(update, sources) - needed
+    read_update = {v for n in order if n in for_updates for v in resources.get(n, ())}
     early = [
         n
         for n in order
-        if n not in after_tape
-        and any(v in read_forward or v not in read_update for v in resources.get(n, ()))
-        and n not in needed
+        if n not in update and any(v in read_forward or v not in read_update for v in resources.get(n, ()))
     ]
     return needed | _needed(early, sources)
 
 
-def _twins(order: list[str], phase: Mapping[str, Phase], sources: Mapping[str, list[str]]) -> dict[str, str]:
+def _twins(nodes: Nodes, phase: Mapping[str, Phase], sources: Mapping[str, list[str]]) -> dict[str, str]:
     """By scope; what the scope leaves open inherits from the gradients that it reads, then from a reader."""
-    place = {name: i for i, name in enumerate(order)}
-    scopes: dict[str, str] = {}
-    for name in order:
-        if phase[name] == "forward":
-            parts = name.split("/")
-            for i in range(1, len(parts)):
-                scopes.setdefault("/".join(parts[:i]), name)
-    backward = [n for n in order if phase[n] == "backward"]
-    twin = {n: found for n in backward if (found := _by_scope(n, phase, scopes)) is not None}
+    place = {name: i for i, name in enumerate(nodes)}
+    scopes: dict[str, list[str]] = {}
+    for name, node in nodes.items():
+        if phase[name] == "forward" and node.op not in _GIVEN:
+            scopes.setdefault(name.rpartition("/")[0], []).append(name)
+    backward = [n for n in nodes if phase[n] == "backward"]
+    twin = {n: found for n in backward if (found := _by_scope(nodes[n], nodes, phase, scopes)) is not None}
     readers: dict[str, list[str]] = {}
     for name in backward:
         for source in sources[name]:
@@ -133,18 +134,24 @@ def _twins(order: list[str], phase: Mapping[str, Phase], sources: Mapping[str, l
     for name in reversed(backward):
         if name not in twin:
             heirs = [twin[r] for r in readers.get(name, ()) if r in twin]
-            heirs += [s for s in sources[name] if phase.get(s) == "forward"]
+            heirs += [s for s in sources[name] if phase[s] == "forward" and nodes[s].op not in _GIVEN]
             if heirs:
                 twin[name] = heirs[0]
     return twin
 
 
-def _by_scope(name: str, phase: Mapping[str, Phase], scopes: Mapping[str, str]) -> str | None:
-    """``gradient_tape/a/b/MatMul_1`` belongs to node ``a/b`` or, when that is a scope, to the first node in it."""
-    if _TAPE not in name:
+def _by_scope(node: NodeDef, nodes: Nodes, phase: Mapping[str, Phase], scopes: Mapping[str, list[str]]) -> str | None:
+    """``gradient_tape/a/b/MatMul_1`` belongs to node ``a/b`` or, when that is a scope, to a node in it.
+
+    In a scope ``ReluGrad`` belongs to the ``Relu``, another node to the first.
+    """
+    if _TAPE not in node.name:
         return None
-    before, _, rest = name.partition(_TAPE)
-    parts = (before + rest).split("/")
+    parts = node.name.replace(_TAPE, "", 1).split("/")
     paths = ["/".join(parts[:i]) for i in range(len(parts) - 1, 0, -1)]
-    exact = next((p for p in paths if phase.get(p) == "forward"), None)
-    return exact if exact is not None else next((scopes[p] for p in paths[:1] if p in scopes), None)
+    for path in paths:
+        if phase.get(path) == "forward" and nodes[path].op not in _GIVEN:
+            return path
+    inside = scopes.get(paths[0], []) if paths else []
+    same = [n for n in inside if node.op.startswith(nodes[n].op)]
+    return next(iter((*same, *inside)), None)
