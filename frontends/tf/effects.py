@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import tensorflow as tf
-
 from baechi.errors import BaechiError
 
 __all__ = ["Effects"]
@@ -77,4 +75,4 @@ def _value(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _is_framework(value: Any) -> bool:
     """What TensorFlow and Keras track may be built as it is first called."""
-    return isinstance(value, tf.Module) or type(value).__module__.partition(".")[0] in ("keras", "tensorflow")
+    return any(c.__module__.partition(".")[0] in ("keras", "tensorflow") for c in type(value).__mro__)
