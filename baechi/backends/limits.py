@@ -217,11 +217,13 @@ class Allocations:
     Attributes:
         peak_bytes: the most that was there at once of what was allocated inside.
         kept_bytes: what of it was there at the end.
+        curve: (seconds since the first change, bytes) at each change.
     """
 
     def __init__(self) -> None:
         self.peak_bytes = 0
         self.kept_bytes = 0
+        self.curve: tuple[tuple[float, int], ...] = ()
 
 
 @contextmanager
@@ -244,17 +246,21 @@ def allocations() -> Iterator[Allocations]:
         yield found
     live: dict[int, int] = {}
     now = 0
-    for pointer, nbytes in _memory_events(profiler.kineto_results.experimental_event_tree()):
+    curve: list[tuple[float, int]] = []
+    events = _memory_events(profiler.kineto_results.experimental_event_tree())
+    for ns, pointer, nbytes in events:
         now -= live.pop(pointer, 0)
         if nbytes > 0:
             live[pointer] = nbytes
             now += nbytes
-            found.peak_bytes = max(found.peak_bytes, now)
+        curve.append(((ns - events[0][0]) / 1e9, now))
+    found.peak_bytes = max((nbytes for _, nbytes in curve), default=0)
     found.kept_bytes = now
+    found.curve = tuple(curve)
 
 
-def _memory_events(roots: list[Any]) -> list[tuple[int, int]]:
-    """Address and size (negative when freed) of each event on CPU memory, in their order in time."""
+def _memory_events(roots: list[Any]) -> list[tuple[int, int, int]]:
+    """Time in nanoseconds, address and size (negative when freed) of each event on CPU memory, in their order."""
     found: list[tuple[int, int, int, int]] = []
     stack = list(reversed(roots))
     while stack:
@@ -265,4 +271,4 @@ def _memory_events(roots: list[Any]) -> list[tuple[int, int]]:
                 found.append((event.start_time_ns, len(found), fields.ptr, fields.alloc_size))
         else:
             stack.extend(reversed(event.children))
-    return [(pointer, nbytes) for _, _, pointer, nbytes in sorted(found)]
+    return [(ns, pointer, nbytes) for ns, _, pointer, nbytes in sorted(found)]

@@ -137,12 +137,14 @@ class PlannedStep:
 
     Attributes:
         plan: as it was saved.
+        target: where its graph is from.
         graph: what it places, extracted again.
         timeline: of its step.
         table: the measured op times in it.
     """
 
     plan: "Plan"
+    target: "Target"
     graph: "Graph"
     timeline: "Timeline"
     table: "CostTable | None"
@@ -163,13 +165,13 @@ def planned(path: str, table: str | None = None) -> PlannedStep:
     from baechi.units import format_seconds
 
     plan, costs = read_plan(path), measured_table(table)
-    graph = saved_target(plan).graph
-    timeline = timeline_of(graph, plan, costs)
+    target = saved_target(plan)
+    timeline = timeline_of(target.graph, plan, costs)
     before = plan.predicted.step_seconds
     if abs(timeline.step_seconds - before) > 1e-9 * before:
         now = format_seconds(timeline.step_seconds)
         say(f"note: op times changed since the plan was made: it was {format_seconds(before)} then, {now} now")
-    return PlannedStep(plan, graph, timeline, costs)
+    return PlannedStep(plan, target, target.graph, timeline, costs)
 
 
 def local_rates(*, refresh: bool = False) -> "Machine":

@@ -57,19 +57,20 @@ def start_workers(plan: "Plan", target: "Target", order: "Order") -> "tuple[Repo
     store, port = host_store()
     with _processes(len(names), port) as processes:
         store.set("order", pickle.dumps(order))
-        World(0, len(names), store).publish(_parts(plan, target))
+        World(0, len(names), store).publish(_parts(plan, target, order))
         with progress(f"training {target.name} in {len(names)} processes"):
             _watch(processes, names, store)
     return _reports(store, len(names))
 
 
-def _parts(plan: "Plan", target: "Target") -> Any:
+def _parts(plan: "Plan", target: "Target", order: "Order") -> Any:
     from baechi.api import timeline_of
     from baechi.backends.pytorch.workers.emit import make_parts
     from baechi.cli.subject import measured_table
     from baechi.jobs.pytorch import torch_program
 
-    return make_parts(torch_program(target.program), plan, timeline_of(target.graph, plan, measured_table(None)))
+    timeline = timeline_of(target.graph, plan, measured_table(None))
+    return make_parts(torch_program(target.program), plan, timeline, traced=order.traced)
 
 
 def _reports(store: Any, count: int) -> "tuple[Report, ...]":
@@ -146,7 +147,7 @@ def be_worker(plan: "Plan", target: "Target", order: "Order") -> "tuple[Report, 
     with _failures_told(world):
         if world.rank == 0:
             world.store.set("order", pickle.dumps(order))
-            world.publish(_parts(plan, target))
+            world.publish(_parts(plan, target, order))
         _work(world, target)
         reports = _reports(world.store, world.size)
         return reports if world.rank == 0 else None

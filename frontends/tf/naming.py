@@ -25,7 +25,9 @@ def reachable(step: Any) -> Iterator[Any]:
         if isinstance(owner, tf.Module) or hasattr(owner, "variables"):
             yield owner
         elif owner is not None and type(owner).__module__ not in ("builtins", "types"):
-            yield from (v for v in vars(owner).values() if hasattr(v, "variables")) if hasattr(owner, "__dict__") else ()
+            yield from (
+                (v for v in vars(owner).values() if hasattr(v, "variables")) if hasattr(owner, "__dict__") else ()
+            )
 
 
 def variable_paths(owners: Iterable[Any]) -> dict[int, str]:

@@ -7,7 +7,9 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
-from baechi.ir.json import read_graph, read_plan
+from baechi.cli.subject import saved_target
+from baechi.ir.json import read_graph, read_plan, timeline_from_dict
+from baechi.report.trace import check_trace, chrome_trace
 
 
 @pytest.fixture
@@ -55,3 +57,28 @@ def test_explain_an_op(cli, plan: Path) -> None:
     assert "waits for" in cli("explain", plan, "left").out
     ran = cli("explain", plan, "lef")
     assert (ran.code, ran.err) == (2, "error[B409]: the graph has no op 'lef'\n  help: there are 'left'\n")
+
+
+def test_profile_notes_every_op_and_transfer(cli, tmp_path: Path) -> None:
+    path, out = tmp_path / "mlp.json", tmp_path / "profile.json"
+    model = "models:mlp", "--batch", 8, "--set", "width=64", "--set", "depth=3"
+    assert cli("place", *model, "--cluster", "2x1GiB", "--placer", "expert", "-o", path).code == 0
+    ran = cli("profile", path, "--steps", 3, "--warmup", 1, "-o", out, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.data == json.loads(out.read_text())
+    plan, step = read_plan(path), timeline_from_dict(ran.data["timeline"])
+    graph = saved_target(plan).graph
+    assert {s.op: s.device for s in step.ops} == plan.device
+    assert {(s.tensor, s.source, s.destination) for s in step.transfers} == set(plan.transfers)
+    for sent in step.transfers:
+        assert sent.start >= step.span[graph.producer[sent.tensor].name].end
+        readers = [s for op in graph.readers[sent.tensor] if (s := step.span[op.name]).device == sent.destination]
+        assert sent.end <= min(s.start for s in readers)
+    check_trace(chrome_trace(graph, plan.cluster, step)["traceEvents"])
+    assert ran.data["step_seconds"]["all"] != []
+    assert step.peak_bytes == ran.data["peak_bytes"]
+    table = json.loads((tmp_path / "cache" / "ops.json").read_text())
+    assert table["seconds"] == ran.data["ops"]
+    text = cli("profile", path, "--steps", 2, "--warmup", 0).out
+    assert "x the prediction" in text
+    assert max(map(len, text.splitlines())) <= 80
