@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Example", "Expert", "ModelSpec", "at_least", "get", "layer_index", "names"]
 
-_NOT_MODELS = ("base", "graphs")
+_NOT_MODELS = ("base", "graphs", "tf")
+_PACKAGES = {"pytorch": "baechi.models", "tensorflow": "baechi.models.tf"}
 
 Expert = Callable[[str, int], int | None]
 
@@ -57,22 +58,26 @@ class ModelSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def names() -> tuple[str, ...]:
-    """Names of the models, sorted.
+def names(framework: str = "pytorch") -> tuple[str, ...]:
+    """Names of the models that there are for a framework, sorted.
 
     Example:
         >>> names()
         ('gnmt', 'gpt2', 'inception_v3', 'mlp', 'transformer')
+        >>> names("tensorflow")
+        ('gnmt', 'inception_v3', 'transformer')
     """
-    found = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    here = Path(__file__).parent
+    found = (module.name for module in pkgutil.iter_modules([str(here / "tf" if framework == "tensorflow" else here)]))
     return tuple(sorted(name for name in found if name not in _NOT_MODELS and not name.startswith("_")))
 
 
-def get(name: str, **options: Any) -> ModelSpec:
-    """The model called `name`.
+def get(name: str, *, framework: str = "pytorch", **options: Any) -> Any:
+    """The model called `name`: a `ModelSpec`, or for TensorFlow a `baechi.models.tf.ModelSpec`.
 
     Args:
         name: one of `names`.
+        framework: ``pytorch`` or ``tensorflow``.
         options: the model's own, such as ``length`` of ``gnmt``; the rest keep their defaults.
 
     Raises:
@@ -82,9 +87,9 @@ def get(name: str, **options: Any) -> ModelSpec:
         >>> get("mlp", depth=1).options["depth"]
         1
     """
-    if name not in names():
-        raise BaechiError("B101", f"no model '{name}'", help=_suggest(name, names()))
-    spec: Callable[..., ModelSpec] = importlib.import_module(f"baechi.models.{name}").spec
+    if name not in names(framework):
+        raise BaechiError("B101", f"no model '{name}'", help=_suggest(name, names(framework)))
+    spec: Callable[..., Any] = importlib.import_module(f"{_PACKAGES[framework]}.{name}").spec
     defaults = {key: parameter.default for key, parameter in inspect.signature(spec).parameters.items()}
     for key, value in options.items():
         if key not in defaults:

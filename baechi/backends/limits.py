@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch.autograd.profiler import profile
+from typing import TYPE_CHECKING, Any
 
 from baechi.errors import BaechiError
 from baechi.units import format_bytes
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "ALLOWANCE_BYTES",
@@ -39,6 +39,7 @@ _SIGNS = (
     "not enough memory",
     "out of memory",
     "bad_alloc",
+    "oom when allocating",
     "can't start new thread",
 )
 
@@ -101,6 +102,8 @@ def limit_memory(cap_bytes: int, *, allowance_bytes: int = ALLOWANCE_BYTES) -> M
 
 def _settle() -> None:
     """Train something tiny: torch loads code and makes threads and workspaces when they are first needed."""
+    import torch
+
     random = torch.get_rng_state()
     module = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3), torch.nn.Flatten(), torch.nn.Linear(16, 4))
     optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
@@ -109,7 +112,7 @@ def _settle() -> None:
     torch.set_rng_state(random)
 
 
-def limit_cuda(cap_bytes: Mapping[torch.device, int]) -> None:
+def limit_cuda(cap_bytes: "Mapping[torch.device, int]") -> None:
     """Hold this process to so many bytes of each GPU.
 
     Torch's caching allocator raises `torch.OutOfMemoryError` past it. The CUDA context of the
@@ -118,6 +121,8 @@ def limit_cuda(cap_bytes: Mapping[torch.device, int]) -> None:
     Args:
         cap_bytes: by CUDA device.
     """
+    import torch
+
     for device, nbytes in cap_bytes.items():
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, nbytes / total), device)
@@ -156,11 +161,13 @@ def is_out_of_memory_text(text: str) -> bool:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
+    torch = sys.modules.get("torch")  # who has not loaded it got no error of it
+    kinds: tuple[type[BaseException], ...] = (MemoryError, *([torch.OutOfMemoryError] if torch else []))
     seen: set[int] = set()
     at: BaseException | None = error
     while at is not None and id(at) not in seen:
         seen.add(id(at))
-        if isinstance(at, MemoryError | torch.OutOfMemoryError) or is_out_of_memory_text(str(at)):
+        if isinstance(at, kinds) or is_out_of_memory_text(str(at)):
             return True
         at = at.__cause__ or at.__context__
     return False
@@ -210,11 +217,13 @@ class Allocations:
     Attributes:
         peak_bytes: the most that was there at once of what was allocated inside.
         kept_bytes: what of it was there at the end.
+        curve: (seconds since the first change, bytes) at each change.
     """
 
     def __init__(self) -> None:
         self.peak_bytes = 0
         self.kept_bytes = 0
+        self.curve: tuple[tuple[float, int], ...] = ()
 
 
 @contextmanager
@@ -230,22 +239,28 @@ def allocations() -> Iterator[Allocations]:
         >>> 4000 <= found.peak_bytes < 4200
         True
     """
+    from torch.autograd.profiler import profile
+
     found = Allocations()
     with profile(use_kineto=False, profile_memory=True) as profiler:
         yield found
     live: dict[int, int] = {}
     now = 0
-    for pointer, nbytes in _memory_events(profiler.kineto_results.experimental_event_tree()):
+    curve: list[tuple[float, int]] = []
+    events = _memory_events(profiler.kineto_results.experimental_event_tree())
+    for ns, pointer, nbytes in events:
         now -= live.pop(pointer, 0)
         if nbytes > 0:
             live[pointer] = nbytes
             now += nbytes
-            found.peak_bytes = max(found.peak_bytes, now)
+        curve.append(((ns - events[0][0]) / 1e9, now))
+    found.peak_bytes = max((nbytes for _, nbytes in curve), default=0)
     found.kept_bytes = now
+    found.curve = tuple(curve)
 
 
-def _memory_events(roots: list[Any]) -> list[tuple[int, int]]:
-    """Address and size (negative when freed) of each event on CPU memory, in their order in time."""
+def _memory_events(roots: list[Any]) -> list[tuple[int, int, int]]:
+    """Time in nanoseconds, address and size (negative when freed) of each event on CPU memory, in their order."""
     found: list[tuple[int, int, int, int]] = []
     stack = list(reversed(roots))
     while stack:
@@ -256,4 +271,4 @@ def _memory_events(roots: list[Any]) -> list[tuple[int, int]]:
                 found.append((event.start_time_ns, len(found), fields.ptr, fields.alloc_size))
         else:
             stack.extend(reversed(event.children))
-    return [(pointer, nbytes) for _, _, pointer, nbytes in sorted(found)]
+    return [(ns, pointer, nbytes) for ns, _, pointer, nbytes in sorted(found)]

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from baechi.errors import BaechiError
+from baechi.jobs import FRAMEWORKS
 from baechi.units import parse_seconds
 
 __all__ = [
     "add_goal_arguments",
+    "add_graph_arguments",
     "add_lighter_arguments",
     "add_placer_arguments",
     "add_target_arguments",
@@ -24,10 +26,12 @@ _CONTENTIONS = ("parallel", "duplex", "sequential")
 _OBJECTIVES = ("latency", "throughput")
 
 
-def add_target_arguments(parser: argparse.ArgumentParser) -> None:
-    """The graph, the devices and the costs."""
-    parser.add_argument("target", metavar="TARGET", help="models:NAME, package.module:callable, FILE.json or FILE.stg")
+def add_graph_arguments(parser: argparse.ArgumentParser, also: str = "") -> None:
+    """The graph; `also` says what else may name one."""
+    forms = "models:NAME, package.module:callable, FILE.json or FILE.stg"
+    parser.add_argument("target", metavar="TARGET", help=forms + also)
     model = parser.add_argument_group("the graph")
+    model.add_argument("--framework", choices=tuple(FRAMEWORKS), help="of a model (default pytorch)")
     model.add_argument("--batch", type=positive, metavar="N", help="batch size of a model")
     model.add_argument(
         "--microbatches",
@@ -39,6 +43,11 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--set", action="append", metavar="K=V", default=[], help="an option of the model")
     model.add_argument("--ignore-colocation", action="store_true", help="drop the file's colocation groups")
     model.add_argument("--expert", metavar="FILE", help="an expert's split, for a file")
+
+
+def add_target_arguments(parser: argparse.ArgumentParser) -> None:
+    """The graph, the devices and the costs."""
+    add_graph_arguments(parser)
     devices = parser.add_argument_group("the devices")
     devices.add_argument("--cluster", metavar="SPEC", help="4x8GiB, 4x30%%, 2xrtx2080, rtx2080+2xrtx3060, FILE.toml")
     devices.add_argument("--memory", metavar="SIZE", help="another cap for each device: 8GiB, 30%%, or bytes")

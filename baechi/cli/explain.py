@@ -1,16 +1,20 @@
-"""Say why a plan takes as long, and as much memory, as it does."""
+"""Say why a plan takes as long, and as much memory, as it does; or why one op is where it is."""
 
 import argparse
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from baechi.cli.output import emit, emit_json, say
-from baechi.cli.subject import measured_table, saved_target
+from baechi.cli.output import emit, emit_json
+from baechi.cli.subject import planned
 
 if TYPE_CHECKING:
+    from baechi.cli.subject import PlannedStep
     from baechi.ir.graph import Graph
     from baechi.ir.plan import Plan
     from baechi.ir.timeline import TransferSpan
     from baechi.report.explanation import Explanation
+    from baechi.report.why import Why
+    from baechi.sim.critical import Span
     from baechi.sim.holders import Peak
 
 __all__ = ["configure", "execute"]
@@ -21,31 +25,61 @@ _MOST_MODULES, _MOST_HOLDERS, _MOST_SPANS = 20, 20, 50
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("plan", metavar="PLAN", help="a file that place -o wrote")
+    parser.add_argument("op", metavar="OP", nargs="?", help="say why this one is where it is")
     parser.add_argument("--table", metavar="FILE", help="the measured op times that it was made with")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Extract the graph again, simulate the plan, and look into it."""
-    from baechi.api import timeline_of
-    from baechi.ir.json import read_plan
     from baechi.report.explain_text import explain_text
     from baechi.report.explanation import explain
     from baechi.report.text import head
-    from baechi.units import format_seconds
 
-    plan = read_plan(args.plan)
-    graph = saved_target(plan).graph
-    timeline = timeline_of(graph, plan, measured_table(args.table))
-    planned = plan.predicted.step_seconds
-    if abs(timeline.step_seconds - planned) > 1e-9 * planned:
-        now = format_seconds(timeline.step_seconds)
-        say(f"note: op times changed since the plan was made: it was {format_seconds(planned)} then, {now} now")
+    step = planned(args.plan, args.table)
+    graph, plan, timeline = step.graph, step.plan, step.timeline
+    if args.op:
+        return _explain_op(step, args)
     explanation = explain(graph, plan, timeline)
     if args.json:
         emit_json(_to_dict(graph, plan, explanation))
     else:
         emit(explain_text(graph, plan, head(graph, plan.cluster), explanation))
     return 0
+
+
+def _explain_op(step: "PlannedStep", args: argparse.Namespace) -> int:
+    from baechi.report.text import head
+    from baechi.report.why import why, why_text
+
+    found = why(step.graph, step.plan, step.timeline, args.op, step.table)
+    if args.json:
+        emit_json(_why_dict(step.graph, found))
+    else:
+        emit(why_text(head(step.graph, step.plan.cluster), found))
+    return 0
+
+
+def _why_dict(graph: "Graph", found: "Why") -> dict[str, Any]:
+    return {
+        "schema": "baechi/explain-op/1",
+        **_op(graph, found.op.name, found.span.device, found.span.end - found.span.start),
+        "start_seconds": found.span.start,
+        "group": found.op.group,
+        "group_ops": found.together,
+        "critical": found.is_critical,
+        "waits": [_waited(graph, span) for span in found.waits],
+        "objective_seconds": found.objective_seconds,
+        "elsewhere": [asdict(other) for other in found.elsewhere],
+    }
+
+
+def _waited(graph: "Graph", span: "Span") -> dict[str, Any]:
+    from baechi.ir.timeline import OpSpan
+
+    kept = {"end_seconds": span.end}
+    if isinstance(span, OpSpan):
+        return {**_op(graph, span.op, span.device, span.end - span.start), **kept}
+    return {**_transfer(span), **kept}
 
 
 def _to_dict(graph: "Graph", plan: "Plan", explanation: "Explanation") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from baechi.errors import BaechiError
 if TYPE_CHECKING:
     from baechi.ir.plan import Plan
     from baechi.profile.apart import Report
-    from baechi.profile.step import Measured
+    from baechi.profile.measured import Measured
     from baechi.report.text import PlainRun
     from baechi.target import Target
 
@@ -142,15 +142,12 @@ def run_plan(
     """Train a target as planned.
 
     Raises:
-        BaechiError: B603 for a file, which has no code to run; B6xx as `train`.
+        BaechiError: B603 for a file, which has no code to run; B6xx as `Job.train`.
     """
-    program, job = target.program, target.job
-    assert job is not None  # `program` refuses a target without code
-    from baechi.profile.run import train
-
+    program = target.program
     _note_load()
     with progress(f"training {target.name}"):
-        return train(program, plan, job.build, job.inputs, steps=steps, warmup=warmup, seed=seed, memory=memory)
+        return target.code.train(program, plan, steps=steps, warmup=warmup, seed=seed, memory=memory)
 
 
 def _to_dict(

@@ -1,7 +1,6 @@
 """What the arguments stand for: the graph, the devices, the costs, the target of a saved plan."""
 
 import argparse
-import importlib
 import os
 import sys
 import time
@@ -18,16 +17,20 @@ if TYPE_CHECKING:
     from baechi.ir.cluster import Cluster
     from baechi.ir.graph import Graph
     from baechi.ir.plan import Plan
+    from baechi.ir.timeline import Timeline
+    from baechi.jobs import Job
     from baechi.profile.machine import Machine
     from baechi.target import Target
 
 __all__ = [
+    "PlannedStep",
     "Subject",
     "extract",
     "load_subject",
     "local_rates",
     "measured_table",
     "named_target",
+    "planned",
     "restart_tuned",
     "saved_target",
     "target_of",
@@ -66,6 +69,7 @@ def target_of(args: argparse.Namespace) -> "Target":
         ignore_colocation=args.ignore_colocation,
         expert=args.expert,
         microbatches=args.microbatches,
+        framework=args.framework,
     )
 
 
@@ -73,7 +77,7 @@ def extract(args: argparse.Namespace) -> "tuple[Target, float]":
     """The target with its graph extracted or read, and the seconds that this took; errors as `load_subject`."""
     target = target_of(args)
     if target.job is not None:
-        importlib.import_module("baechi.frontends.pytorch")  # torch's own import is no part of the extraction
+        target.job.load()
     began = time.perf_counter()
     with progress(f"extracting {target.name}"):
         _ = target.graph
@@ -103,7 +107,7 @@ def _cluster(args: argparse.Namespace, target: "Target") -> "Cluster":
 
     own = target.defaults.cluster
     if args.cluster:
-        measured = _rates() if target.job is not None and _is_local(parse_cluster(args.cluster)) else None
+        measured = _rates(target.job) if target.job is not None and _is_local(parse_cluster(args.cluster)) else None
         is_file = Path(args.cluster).is_file()
         contention = args.contention or (own.contention if own is not None and not is_file else None)
         cluster = parse_cluster(args.cluster, contention=contention, measured=measured)
@@ -111,26 +115,63 @@ def _cluster(args: argparse.Namespace, target: "Target") -> "Cluster":
             cluster = replace(cluster, cores={})  # declared times are those of devices that share nothing
     elif own is not None:
         cluster = replace(own, contention=args.contention) if args.contention else own
-    elif target.job is not None and (gpus := _gpus()) is not None:
+    elif target.job is not None and (gpus := target.job.gpus()) is not None:
         cluster = replace(gpus, contention=args.contention) if args.contention else gpus
         say(f"note: no --cluster, so the {len(gpus)} GPUs of this machine")
     else:
         count = args.devices or min(_MOST_DEFAULT_DEVICES, len(os.sched_getaffinity(0)))
-        cluster = local_cluster(count, args.memory, _rates() if target.job is not None else None)
+        cluster = local_cluster(count, args.memory, _rates(target.job) if target.job is not None else None)
         cluster = replace(cluster, contention=args.contention) if args.contention else cluster
         say(f"note: no --cluster, so {count} virtual devices on this machine's processor")
         return cluster
     return resize(cluster, devices=args.devices, memory=args.memory)
 
 
-def _gpus() -> "Cluster | None":
-    from baechi.profile.devices import cuda_cluster
-
-    return cuda_cluster()
-
-
 def _is_local(cluster: "Cluster") -> bool:
     return any(d.type.partition("-")[0] == "cpu" for d in cluster.devices)
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedStep:
+    """A saved plan, and what is known of it by simulating it again.
+
+    Attributes:
+        plan: as it was saved.
+        target: where its graph is from.
+        graph: what it places, extracted again.
+        timeline: of its step.
+        table: the measured op times in it.
+    """
+
+    plan: "Plan"
+    target: "Target"
+    graph: "Graph"
+    timeline: "Timeline"
+    table: "CostTable | None"
+
+
+def planned(path: str, table: str | None = None) -> PlannedStep:
+    """Read a plan, extract its graph again and simulate the step; says when it now takes another time.
+
+    Args:
+        path: of the plan.
+        table: the file of measured op times that it was made with; this machine's when None.
+
+    Raises:
+        BaechiError: B4xx on a plan that cannot be read or is for another graph; as `saved_target`.
+    """
+    from baechi.api import timeline_of
+    from baechi.ir.json import read_plan
+    from baechi.units import format_seconds
+
+    plan, costs = read_plan(path), measured_table(table)
+    target = saved_target(plan)
+    timeline = timeline_of(target.graph, plan, costs)
+    before = plan.predicted.step_seconds
+    if abs(timeline.step_seconds - before) > 1e-9 * before:
+        now = format_seconds(timeline.step_seconds)
+        say(f"note: op times changed since the plan was made: it was {format_seconds(before)} then, {now} now")
+    return PlannedStep(plan, target, target.graph, timeline, costs)
 
 
 def local_rates(*, refresh: bool = False) -> "Machine":
@@ -141,17 +182,10 @@ def local_rates(*, refresh: bool = False) -> "Machine":
         return measure_cpu(refresh=refresh)
 
 
-def _rates() -> dict[str, float]:
-    """The same by the names of `config.LOCAL`."""
-    machine = local_rates()
-    link = machine.link()
-    return {
-        "flops_per_second": machine.flops_per_second,
-        "bytes_per_second": machine.bytes_per_second,
-        "launch_seconds": machine.launch_seconds,
-        "link_latency_seconds": link.latency_seconds,
-        "link_bytes_per_second": link.bytes_per_second,
-    }
+def _rates(job: "Job") -> dict[str, float]:
+    """What it does under a job's framework, by the names of `config.LOCAL`."""
+    with progress("measuring this machine's processor"):
+        return job.rates()
 
 
 def _table(args: argparse.Namespace, target: "Target", cluster: "Cluster") -> "CostTable | None":
@@ -162,13 +196,10 @@ def _table(args: argparse.Namespace, target: "Target", cluster: "Cluster") -> "C
     table = read_table(args.table, missing_ok=args.measure)
     if args.measure:
         from baechi.profile.beside import neighbours_of
-        from baechi.profile.run import measure_ops
 
-        job = target.job
-        assert job is not None  # refused above
         with progress(f"measuring the ops of {target.name}"):
             beside = neighbours_of(len(cluster), len(os.sched_getaffinity(0)))
-            table = table.updated("cpu", measure_ops(target.program, job.build, job.inputs, beside=beside))
+            table = table.updated("cpu", target.code.measure_ops(target.program, beside=beside))
         say(f"wrote {write_table(table, args.table)}")
     kinds = {d.type: d for d in cluster.devices}
     for kind, device in kinds.items():
@@ -212,9 +243,9 @@ def named_target(plan: "Plan") -> "Target":
 
     known = plan.target
     text, batch, options, expert = (known.get(k) for k in ("target", "batch", "options", "expert"))
-    microbatches = known.get("microbatches", 1)
+    microbatches, framework = known.get("microbatches", 1), known.get("framework")
     good = isinstance(text, str) and isinstance(batch, int | None) and isinstance(options, dict | None)
-    good = good and isinstance(microbatches, int)
+    good = good and isinstance(microbatches, int) and isinstance(framework, str | None)
     if not (good and isinstance(expert, str | None)):
         raise BaechiError(
             "B406",
@@ -228,6 +259,7 @@ def named_target(plan: "Plan") -> "Target":
         ignore_colocation=bool(known.get("ignore_colocation")),
         expert=expert,
         microbatches=microbatches,
+        framework=framework,
     )
     return target.lightened(Lighten.of(known))
 

@@ -16,6 +16,7 @@ from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
 __all__ = [
     "GRAPH_SCHEMA",
     "TIMELINE_SCHEMA",
+    "dump_graph",
     "graph_from_dict",
     "graph_from_entry",
     "graph_to_dict",
@@ -76,7 +77,12 @@ def write_graph(graph: Graph, path: str | Path) -> None:
     Raises:
         BaechiError: B404 when it cannot be written.
     """
-    write_atomic(path, _lines(graph_to_dict(graph)))
+    write_atomic(path, dump_graph(graph))
+
+
+def dump_graph(graph: Graph) -> str:
+    """A graph as the text of a graph file."""
+    return _lines(graph_to_dict(graph))
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Train a plan's share in a worker process, and put together what all workers measured."""
 
+import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from torch.utils import _pytree as pytree
 from baechi.backends.limits import allocations
 from baechi.backends.pytorch.workers.part import Part
 from baechi.backends.pytorch.workers.training import begin
-from baechi.backends.pytorch.workers.worker import Worker
+from baechi.backends.pytorch.workers.worker import Stamps, Worker
 from baechi.backends.pytorch.workers.world import World, explained
-from baechi.profile.step import Measured, summarize
+from baechi.profile.measured import Measured, summarize
+from baechi.profile.traced import Curve, Notes, StepNotes
 
 __all__ = ["Order", "Report", "measured_of", "train_share"]
 
@@ -33,6 +35,7 @@ class Order:
         checkpoint: where to keep checkpoints; empty for nowhere.
         every: how many steps lie between two of them; one is made at the end too.
         resume: whether to go on from the newest one.
+        traced: whether each timed step is followed by one in which everything is noted.
     """
 
     target: Mapping[str, Any]
@@ -44,6 +47,7 @@ class Order:
     checkpoint: str = ""
     every: int = 1
     resume: bool = False
+    traced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Report:
         peak_bytes: of parameters, buffers, inputs, optimiser state and all that a step allocates;
             0 when it was not measured.
         first_step: steps that came before this run, in those that it resumes.
+        notes: what was noted of the traced steps; None when none was.
     """
 
     device: str
@@ -68,6 +73,7 @@ class Report:
     names: tuple[str, ...]
     peak_bytes: int
     first_step: int = 0
+    notes: Notes | None = None
 
 
 def train_share(
@@ -94,6 +100,7 @@ def train_share(
     flat = pytree.tree_flatten(tuple(inputs))[0]
     losses: list[float] = []
     seconds: list[float] = []
+    stamps: list[Stamps] = []
     for i in range(order.warmup + order.steps):
         with explained(part):
             dist.barrier()
@@ -103,29 +110,56 @@ def train_share(
             seconds.append(time.perf_counter() - start)
         if loss is not None:
             losses.append(float(loss))
+        if order.traced and i >= order.warmup:
+            with explained(part):
+                dist.barrier()
+            stamps.append(training.trace(flat))
         if order.checkpoint and (training.steps % order.every == 0 or i == order.warmup + order.steps - 1):
             training.save(order.checkpoint)
+    peak, curve = _peak(worker, flat) if order.memory else (0, ())
     return Report(
         part.device,
         tuple(seconds),
         tuple(losses),
         sum(p.numel() for p in worker.parameters.values()),
         (*part.parameters, *part.buffers),
-        _peak(worker, flat) if order.memory else 0,
+        peak,
         first,
+        _notes(part, stamps, curve) if order.traced else None,
     )
 
 
-def _peak(worker: Worker, inputs: Sequence[Any]) -> int:
-    """The most memory of one more step."""
+def _notes(part: Part, stamps: Sequence[Stamps], curve: Curve) -> Notes:
+    name = {rank: device for device, rank in part.ranks.items()}
+    tensor = {i: (wire.tensor, name[wire.peer]) for i, wire in part.wires.items()}
+    return Notes(
+        platform.node(),
+        tuple(op for op in part.ops if op not in part.sources),
+        tuple(
+            StepNotes(
+                s.begin,
+                s.end,
+                s.ops,
+                {tensor[i]: at for i, at in s.sent.items()},
+                {tensor[i]: at for i, at in s.came.items()},
+            )
+            for s in stamps
+        ),
+        curve,
+    )
+
+
+def _peak(worker: Worker, inputs: Sequence[Any]) -> tuple[int, Curve]:
+    """The most memory of one more step, and the memory at each change where it can be told."""
     place = worker.part.place
     if place.type != "cpu":
         torch.cuda.reset_peak_memory_stats(place)
         worker.step(*inputs)
-        return int(torch.cuda.max_memory_allocated(place))
+        return int(torch.cuda.max_memory_allocated(place)), ()
     with allocations() as found:
         worker.step(*inputs)
-    return worker.persistent_bytes() + found.peak_bytes
+    held = worker.persistent_bytes()
+    return held + found.peak_bytes, ((0.0, held), *((seconds, held + nbytes) for seconds, nbytes in found.curve))
 
 
 def measured_of(reports: Sequence[Report]) -> Measured:

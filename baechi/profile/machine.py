@@ -67,6 +67,17 @@ class Machine:
             return Link(self.wire_seconds, self.wire_bytes_per_second)
         return Link(2 * self.handoff_seconds, self.copy_bytes_per_second)
 
+    def rates(self, *, processes: bool = True) -> dict[str, float]:
+        """The same by the names of `config.LOCAL`, with the link between such devices."""
+        link = self.link(processes=processes)
+        return {
+            "flops_per_second": self.flops_per_second,
+            "bytes_per_second": self.bytes_per_second,
+            "launch_seconds": self.launch_seconds,
+            "link_latency_seconds": link.latency_seconds,
+            "link_bytes_per_second": link.bytes_per_second,
+        }
+
 
 def tuned_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """What to add to the environment before a process that times steps starts.

@@ -3,7 +3,7 @@
 from baechi.ir.graph import Graph
 from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
 
-__all__ = ["critical_path"]
+__all__ = ["Span", "critical_path", "waits_of"]
 
 Span = OpSpan | TransferSpan
 
@@ -31,6 +31,19 @@ def critical_path(graph: Graph, timeline: Timeline) -> tuple[Span, ...]:
         waited += [s for s in before.get(_name(at), ()) if s.end <= at.start]
         at = max(waited, key=lambda s: s.end, default=None)
     return tuple(reversed(path))
+
+
+def waits_of(graph: Graph, timeline: Timeline, op: str) -> tuple[Span, ...]:
+    """What an op waits for: what makes or brings its inputs, control dependencies, the op before it on its device.
+
+    Returns:
+        Spans, the one that ends last first.
+    """
+    at = timeline.span[op]
+    arrival = {(s.tensor, s.destination): s for s in timeline.transfers}
+    here = [s for s in timeline.ops if s.device == at.device and s.op != op and s.end <= at.start]
+    before = [max(here, key=lambda s: s.end)] if here else []
+    return tuple(sorted({*_waits(graph, timeline, arrival, at), *before}, key=lambda s: (-s.end, _name(s))))
 
 
 def _name(span: Span) -> tuple[str, ...]:

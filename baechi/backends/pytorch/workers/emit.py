@@ -7,7 +7,7 @@ receiving go on beside the computing, in the threads of the communication librar
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -33,13 +33,14 @@ def ranks_of(plan: Plan) -> dict[str, int]:
     return {device.name: i for i, device in enumerate(d for d in plan.cluster.devices if d.name in used)}
 
 
-def make_parts(program: TorchProgram, plan: Plan, timeline: Timeline) -> tuple[Part, ...]:
+def make_parts(program: TorchProgram, plan: Plan, timeline: Timeline, *, traced: bool = False) -> tuple[Part, ...]:
     """The part of each worker, by rank.
 
     Args:
         program: the step, with a loss.
         plan: for its graph.
         timeline: what the simulator expects of the plan.
+        traced: whether parts also have a source that notes when each op begins and ends.
 
     Raises:
         BaechiError: B603 to B605 on a plan that is not for this program, B606 on a step without a loss.
@@ -52,6 +53,8 @@ def make_parts(program: TorchProgram, plan: Plan, timeline: Timeline) -> tuple[P
     step = _Step(program, plan, timeline, control(program.graph, plan, timeline))
     writers = [_Writer(step, device) for device in step.ranks]
     parts = tuple(writer.part() for writer in writers)
+    if traced:
+        parts = tuple(replace(part, traced=_Writer(step, part.device, stamps=True).source()) for part in parts)
     _check_end([writer.script for writer in writers])
     return parts
 
@@ -135,11 +138,11 @@ class _Step:
 
 
 class _Writer(CallWriter):
-    """Writes the source of one device."""
+    """Writes the source of one device; with stamps, a call of ``NOW`` before and after each op that is carried out."""
 
-    def __init__(self, step: _Step, device: str) -> None:
+    def __init__(self, step: _Step, device: str, *, stamps: bool = False) -> None:
         super().__init__(step.program, {device: step.place(device)}, {}, {device: ""})
-        self.step, self.device = step, device
+        self.step, self.device, self.stamps = step, device, stamps
         self.order = step.plan.order[device]
         self.position = {name: p for p, name in enumerate(self.order)}
         self.arriving = {key[0]: i for key, i in step.number.items() if key[2] == device}
@@ -157,6 +160,11 @@ class _Writer(CallWriter):
         """Write a call that has to do with another worker."""
         self.script.append((verb, number))
         self.emit(f"{verb}({', '.join(map(str, (number, *args)))})")
+
+    def source(self) -> str:
+        """Write the function alone."""
+        self._write()
+        return "\n".join(self.text)
 
     def part(self) -> Part:
         """Write everything."""
@@ -273,10 +281,18 @@ class _Writer(CallWriter):
         turn = self.step.random.index(op.name) if op.name in self.step.random else None
         if turn:
             self._pass_turn("AWAIT_TURN", turn, self.step.random[turn - 1])
-        made = self.op(op, self.device)
+        made = self._stamped(op)
         if turn is not None and turn + 1 < len(self.step.random):
             self._pass_turn("PASS_TURN", turn + 1, self.step.random[turn + 1])
         self._deliver(op)
+        return made
+
+    def _stamped(self, op: Op) -> list[str]:
+        if not self.stamps:
+            return self.op(op, self.device)
+        self.emit("NOW()")
+        made = self.op(op, self.device)
+        self.emit("NOW()")
         return made
 
     def _pass_turn(self, call: str, turn: int, other: str) -> None:

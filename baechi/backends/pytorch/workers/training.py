@@ -15,7 +15,7 @@ from baechi.backends.pytorch.materialize import record
 from baechi.backends.pytorch.statefile import export
 from baechi.backends.pytorch.steps import latest, prune, step_directory
 from baechi.backends.pytorch.workers.part import Part
-from baechi.backends.pytorch.workers.worker import Worker
+from baechi.backends.pytorch.workers.worker import Stamps, Worker
 from baechi.backends.pytorch.workers.world import World, connect, explained, settle
 from baechi.errors import BaechiError
 
@@ -95,9 +95,18 @@ class Training:
     def step(self, inputs: Sequence[Any]) -> Tensor | None:
         """The same on flattened inputs."""
         loss = self.worker.step(*inputs)
+        self._trained()
+        return loss
+
+    def trace(self, inputs: Sequence[Any]) -> Stamps:
+        """Train one step on flattened inputs as `step` does, and note when everything happens."""
+        stamps = self.worker.trace(*inputs)
+        self._trained()
+        return stamps
+
+    def _trained(self) -> None:
         self.steps += 1
         self._saved = None
-        return loss
 
     @property
     def param_groups(self) -> Iterable[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Transfers between workers over torch.distributed."""
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -43,6 +44,24 @@ class Wires:
         self._staged = place.type != "cpu" and not groups  # gloo moves memory of the processor only
         self._coming: dict[int, tuple[Any, Tensor]] = {}
         self._going: dict[int, tuple[Any, Tensor]] = {}
+        self._sent: dict[int, float] = {}
+        self._came: dict[int, float] = {}
+        self._is_noting = False
+
+    def note(self) -> None:
+        """From now on, until `noted`, note when transfers begin and when they have arrived."""
+        self._sent, self._came, self._is_noting = {}, {}, True
+
+    def look(self, now: float) -> None:
+        """Note which of the transfers on their way here have arrived by now."""
+        for i, (work, _) in self._coming.items():
+            if i not in self._came and work.is_completed():
+                self._came[i] = now
+
+    def noted(self) -> tuple[dict[int, float], dict[int, float]]:
+        """When each transfer from here began, and when each to here was seen to have arrived; by `time.perf_counter`."""
+        self._is_noting = False
+        return self._sent, self._came
 
     def post(self, i: int) -> None:
         """Begin to receive a transfer: from now on its memory is taken."""
@@ -58,6 +77,8 @@ class Wires:
         wire = self._wires[i]
         with _link_to(wire.peer):
             work.wait()
+        if self._is_noting:
+            self._came.setdefault(i, time.perf_counter())
         if self._staged:
             block = block.to(self._place)
         return wire.layout.tensor(block)
@@ -65,6 +86,8 @@ class Wires:
     def send(self, i: int, tensor: Tensor) -> None:
         """Begin to send a tensor; it is held until `drain`."""
         wire = self._wires[i]
+        if self._is_noting:
+            self._sent[i] = time.perf_counter()
         block = wire.layout.block(tensor)
         if self._staged:
             block = block.cpu()

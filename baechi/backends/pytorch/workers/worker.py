@@ -1,6 +1,8 @@
 """One worker: the share of one device, run in this process beside the workers of the others."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -15,7 +17,27 @@ from baechi.backends.pytorch.workers.wires import Lost, Turns, Wires
 from baechi.errors import BaechiError
 from baechi.frontends.pytorch.program import check_given
 
-__all__ = ["Worker"]
+__all__ = ["Stamps", "Worker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """When what of a step happened on one worker, by `time.perf_counter`.
+
+    Attributes:
+        begin, end: of the step.
+        ops: two for each op that is carried out, in their order: when it began and ended.
+        sent: when each transfer from here began, by number.
+        came: when each transfer to here was seen to have arrived, by number.
+        loss: as of `Worker.step`.
+    """
+
+    begin: float
+    end: float
+    ops: tuple[float, ...]
+    sent: Mapping[int, float]
+    came: Mapping[int, float]
+    loss: Tensor | None
 
 
 class Worker:
@@ -39,6 +61,8 @@ class Worker:
         self._optimizers: Optimizers | None = None
         self._names: dict[str, Any] = {}
         self._run: Any = None
+        self._traced: Any = None
+        self._times: list[float] = []
         self._inference = not part.gradients
 
     def load(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> Self:
@@ -84,6 +108,23 @@ class Worker:
             BaechiError: B601 when an op fails, B606 when nothing is loaded, B608 when an input is
                 not like the captured one, B615 when the cap is passed, B617 when another worker is gone.
         """
+        return self._step(self._run, inputs)
+
+    def trace(self, *inputs: Any) -> "Stamps":
+        """Run this worker's share of one step as `step` does, and note when everything happens.
+
+        The part must be traced (`make_parts`). All workers must trace the same steps.
+        """
+        if self._traced is None:
+            self._traced = self._function(self.part.traced, f"{self.part.filename} traced")
+        self._times.clear()
+        self._wires.note()
+        begin = time.perf_counter()
+        loss = self._step(self._traced, inputs)
+        end = time.perf_counter()
+        return Stamps(begin, end, tuple(self._times), *self._wires.noted(), loss)
+
+    def _step(self, run: Any, inputs: Sequence[Any]) -> Tensor | None:
         if self._run is None:
             raise BaechiError("B606", "the worker has no parameters yet", help="call load() first")
         self._take(inputs)
@@ -92,7 +133,7 @@ class Worker:
         try:
             with mode():
                 self.turns.begin()
-                self._run(self._values, results)
+                run(self._values, results)
                 self._wires.finish()
         except Lost as lost:
             self._wires.clear()
@@ -146,9 +187,19 @@ class Worker:
         wires, turns, part = self._wires, self.turns, self.part
         names = {key: getattr(value, "_op", value) for key, value in part.names.items()}
         names |= {"POST": wires.post, "TAKE": wires.take, "SEND": wires.send, "DRAIN": wires.drain}
-        names |= {"AWAIT_TURN": turns.take, "PASS_TURN": turns.give, "UPDATES": updates}
-        exec(compile(part.text, part.filename, "exec"), names)  # noqa: S102 - our own source
-        self._run = names["run"]
+        names |= {"AWAIT_TURN": turns.take, "PASS_TURN": turns.give, "UPDATES": updates, "NOW": self._now}
+        self._names, self._traced = names, None
+        self._run = self._function(part.text, part.filename)
+
+    def _function(self, text: str, filename: str) -> Any:
+        names = dict(self._names)
+        exec(compile(text, filename, "exec"), names)  # noqa: S102 - our own source
+        return names["run"]
+
+    def _now(self) -> None:
+        now = time.perf_counter()
+        self._times.append(now)
+        self._wires.look(now)
 
     def _gone(self, rank: int) -> BaechiError:
         name = next(device for device, other in self.part.ranks.items() if other == rank)

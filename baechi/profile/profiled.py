@@ -1,0 +1,94 @@
+"""A profiled run of a plan as data."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from baechi.ir.graph import Graph
+from baechi.ir.json import plan_to_dict, timeline_to_dict
+from baechi.ir.plan import Plan
+from baechi.ir.timeline import Timeline
+from baechi.profile.measured import Measured
+from baechi.profile.traced import op_times, timelines
+
+if TYPE_CHECKING:
+    from baechi.profile.apart import Report
+
+__all__ = ["PROFILE_SCHEMA", "Profiled", "profile_dict", "profiled"]
+
+PROFILE_SCHEMA = "baechi/profile/1"
+_FAR = 3.0  # quartile distances from the quartiles beyond which a step is an outlier
+
+
+@dataclass(frozen=True, eq=False)
+class Profiled:
+    """What a profiled run was like.
+
+    Args:
+        measured: the steps in which nothing was noted.
+        timeline: the median one of those in which everything was; without memory where that cannot be told.
+        overhead: what noting added to the median step, as a fraction of it.
+        ops: median seconds by device type and `Op.key`.
+    """
+
+    measured: Measured
+    timeline: Timeline
+    overhead: float
+    ops: Mapping[str, Mapping[str, float]]
+
+    @property
+    def outliers(self) -> tuple[int, ...]:
+        """Indices of the steps that took far longer or shorter than the others.
+
+        Source: Tukey, "Exploratory Data Analysis" (1977): beyond three quartile distances, "far out".
+        """
+        seconds = self.measured.all_seconds
+        if len(seconds) < 4:
+            return ()
+        low, _, high = statistics.quantiles(seconds, n=4)
+        reach = _FAR * (high - low)
+        return tuple(i for i, s in enumerate(seconds) if not low - reach <= s <= high + reach)
+
+
+def profiled(graph: Graph, plan: Plan, reports: "Sequence[Report]") -> Profiled:
+    """Put together what the processes of a traced run report; there must be at least one step.
+
+    Args:
+        graph: of the plan.
+        plan: that was run.
+        reports: of all devices that have anything to do.
+    """
+    from baechi.profile.apart import measured_of
+
+    measured = measured_of(reports)
+    steps = timelines(graph, plan, {report.device: report.notes for report in reports if report.notes is not None})
+    lengths = [step.step_seconds for step in steps]
+    middle = steps[lengths.index(statistics.median_low(lengths))]
+    overhead = statistics.median(lengths) / measured.step_seconds - 1 if measured.step_seconds else 0.0
+    kinds = {device.type for device in plan.cluster.devices}
+    ops = {kind: op_times(graph, [_of_kind(step, plan, kind) for step in steps]) for kind in sorted(kinds)}
+    return Profiled(measured, middle, overhead, ops)
+
+
+def _of_kind(step: Timeline, plan: Plan, kind: str) -> Timeline:
+    return Timeline(tuple(span for span in step.ops if plan.cluster.device[span.device].type == kind))
+
+
+def profile_dict(plan: Plan, found: Profiled) -> dict[str, Any]:
+    """A profile as plain data."""
+    measured = found.measured
+    return {
+        "schema": PROFILE_SCHEMA,
+        "plan": plan_to_dict(plan),
+        "timeline": timeline_to_dict(found.timeline),
+        "step_seconds": {
+            "median": measured.step_seconds,
+            "spread": measured.spread,
+            "all": list(measured.all_seconds),
+        },
+        "peak_bytes": dict(measured.peak_bytes),
+        "losses": list(measured.losses),
+        "overhead": found.overhead,
+        "ops": {kind: dict(times) for kind, times in found.ops.items()},
+    }
