@@ -133,6 +133,9 @@ class TorchHost:
 
     forms = "(module, args), or a dict of " + ", ".join(_FIELDS)
 
+    def begin(self, devices: int = 1) -> None:
+        """As `Host.begin`: torch needs no word."""
+
     def model(self, name: str, options: Mapping[str, Any]) -> ModelSpec:
         """As `Host.model`."""
         return get(name, **options)
