@@ -237,6 +237,6 @@ def saved_target(plan: "Plan") -> "Target":
         raise BaechiError(
             "B402",
             f"the plan is for another graph than '{target.name}' gives now ({plan.graph}, not {graph.digest})",
-            help="the model, its options or the version of torch changed: place it again",
+            help="the model, its options or the version of its framework changed: place it again",
         )
     return target

@@ -89,13 +89,21 @@ class TensorFlowJob:
         return measure_ops(self._of_seed(program, seed), self.inputs(), beside=beside)
 
     def train(
-        self, program: Program, plan: Plan, *, steps: int, warmup: int = 1, seed: int = 0, memory: bool = True
+        self,
+        program: Program,
+        plan: Plan,
+        *,
+        steps: int,
+        warmup: int = 1,
+        seed: int = 0,
+        memory: bool = True,
+        devices: Mapping[str, str] | None = None,
     ) -> "Measured":
-        """As `Job.train`."""
+        """As `Job.train`; on other devices than this process's when `devices` names them, by device of the plan."""
         from baechi.profile.tf.run import train
 
         own = self._of_seed(program, seed)
-        return train(own, plan, self.inputs(), steps=steps, warmup=warmup, memory=memory)
+        return train(own, plan, self.inputs(), steps=steps, warmup=warmup, memory=memory, devices=devices)
 
     def train_plain(self, *, steps: int, warmup: int = 1, seed: int = 0, microbatches: int = 1) -> "Measured":
         """As `Job.train_plain`."""

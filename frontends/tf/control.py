@@ -61,7 +61,9 @@ class Bodies:
         given = reads[1:] if node.op in BRANCHES else reads
         shapes = [tf.TensorShape(None if v.shape is None else [n if n >= 0 else None for n in v.shape]) for v in given]
         args = function.signature.input_arg
-        graph, _ = function_def_to_graph_def(function, [s.as_proto() for s in shapes] if len(shapes) == len(args) else None)
+        graph, _ = function_def_to_graph_def(
+            function, [s.as_proto() for s in shapes] if len(shapes) == len(args) else None
+        )
         nodes: Nodes = {n.name: n for n in graph.node}
         handles = {
             a.name: (v.dtype, s)

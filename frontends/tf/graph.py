@@ -197,7 +197,9 @@ def _literal(node: NodeDef, value: Value) -> str:
 
 def _result(b: Build, name: str, node: NodeDef, index: int, value: Value) -> Tensor:
     if not value.known and value.dtype not in (tf.resource, tf.variant):
-        shape = "unknown" if value.shape is None else str([n if n >= 0 else None for n in value.shape]).replace("None", "?")
+        shape = (
+            "unknown" if value.shape is None else str([n if n >= 0 else None for n in value.shape]).replace("None", "?")
+        )
         line = b.source(name)
         raise BaechiError(
             "B714",

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import tensorflow as tf
 
+from baechi.backends.limits import explain_out_of_memory
 from baechi.backends.tf.check import check_partitions
 from baechi.backends.tf.devices import device_names
 from baechi.backends.tf.rewrite import GIVEN, placed_graph
@@ -76,7 +77,8 @@ class PlacedStep:
         """Train one step on these arguments, and return what the step returns.
 
         Raises:
-            BaechiError: B601 when an op fails, B606 when the step is closed, B608 and B713 on arguments
+            BaechiError: B601 when an op fails, B615 when a device has no more memory, B617 when a worker is
+                gone, B606 when the step is closed, B608 and B713 on arguments
                 that are not like the captured ones, B621 when TensorFlow ran an op elsewhere than planned.
         """
         return self.program.rebuild(self.step(self.program.flatten(args, kwargs)))
@@ -97,10 +99,20 @@ class PlacedStep:
             with self._options.applied():
                 results: list[Any] = self._function(*values)
                 return results
-        except tf.errors.ResourceExhaustedError as error:
-            raise BaechiError("B615", _first_line(error), help="place a smaller batch, or on more devices") from error
         except tf.errors.OpError as error:
-            raise BaechiError("B601", f"the step failed: {_first_line(error)}") from error
+            raise self._explained(error) from error
+
+    def _explained(self, error: Any) -> BaechiError:
+        """One clear error for what TensorFlow raised while a step ran."""
+        text = str(error)
+        name = next((name for name, full in self.devices.items() if full in text), None)
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            cap = None if name is None else self.plan.cluster.device[name].memory_bytes
+            found = explain_out_of_memory(error, name or "a device", cap)
+            return found or BaechiError("B615", _first_line(error))
+        if isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError):
+            return BaechiError("B617", f"a worker is gone: {_first_line(error)}", help="run the plan again")
+        return BaechiError("B601", f"the step failed: {_first_line(error)}")
 
     def checked(self, values: Sequence[Any]) -> list[Any]:
         """Run one step and compare what was run with the plan.
