@@ -29,8 +29,8 @@ class TensorFlowJob:
     """A training step of TensorFlow.
 
     Attributes:
-        build: makes it: a dict with ``step``, ``args`` and ``kwargs``, and its ``owners``: models and
-            optimisers. A step of ours is made anew each time, and a person's own is what it is.
+        build: makes it: a dict with ``step``, ``args`` and ``kwargs``, or with ``model``, ``x``, ``y`` and
+            ``sample_weight``. A step of ours is made anew each time, and a person's own is what it is.
         inputs: makes the args and kwargs that steps are run with.
         expert: from a module path and a number of devices to a device.
         seeded: whether `build` draws weights.
@@ -131,32 +131,18 @@ def _flat(example: tuple[Any, Any]) -> tuple[Any, ...]:
     return (*inputs, target)
 
 
-def _own_step(spec: Mapping[str, Any]) -> TensorFlowJob:
-    """The job of a person's own step."""
+def _own_job(spec: Mapping[str, Any]) -> TensorFlowJob:
+    """The job of a person's own step or Keras model."""
     given = {name: value for name, value in spec.items() if name != "expert"}
 
     def inputs() -> tuple[tuple[Any, ...], dict[str, Any]]:
         from baechi.profile.tf.run import examples
 
+        if "model" in given:
+            return examples([v for v in (given.get(name) for name in _MODEL[1:-1]) if v is not None])
         return examples(given.get("args", ()), given.get("kwargs"))
 
     return TensorFlowJob(lambda: given, inputs, spec.get("expert"))
-
-
-def _own_model(spec: Mapping[str, Any]) -> TensorFlowJob:
-    """The job of a person's own Keras model."""
-
-    def build() -> Mapping[str, Any]:
-        from baechi.frontends.tf import keras_step
-
-        return keras_step(spec["model"], spec.get("x"), spec.get("y"), spec.get("sample_weight"))
-
-    def inputs() -> tuple[tuple[Any, ...], dict[str, Any]]:
-        from baechi.profile.tf.run import examples
-
-        return examples(build()["args"])
-
-    return TensorFlowJob(build, inputs, spec.get("expert"))
 
 
 @contextmanager
@@ -217,9 +203,8 @@ class TensorFlowHost:
             spec = {"model": spec[0], "x": spec[1], "y": spec[2]}
         if not isinstance(spec, Mapping):
             return None
-        if "step" in spec and set(spec) <= set(_STEP):
-            return _own_step(spec)
-        return _own_model(spec) if "model" in spec and set(spec) <= set(_MODEL) else None
+        known = _STEP if "step" in spec else _MODEL
+        return _own_job(spec) if known[0] in spec and set(spec) <= set(known) else None
 
     def environment(self, cap_bytes: int | None, threads: int) -> dict[str, str]:
         """As `Host.environment`: TensorFlow's own allocator refuses what is over its cap."""

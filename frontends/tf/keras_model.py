@@ -15,9 +15,7 @@ from baechi.frontends.tf.trace import spec_of, trace
 __all__ = ["capture_keras", "train_step"]
 
 
-def capture_keras(
-    model: Any, x: Any, y: Any = None, sample_weight: Any = None, *, name: str = ""
-) -> TensorFlowProgram:
+def capture_keras(model: Any, x: Any, y: Any = None, sample_weight: Any = None, *, name: str = "") -> TensorFlowProgram:
     """Capture the training step of a compiled Keras model, metrics and all.
 
     The program takes what was given of ``(x, y, sample_weight)`` and returns the model's logs; its ``loss``
@@ -56,7 +54,9 @@ def train_step(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> 
         BaechiError: B711 on a model that runs eagerly, B717 on one that is not compiled.
     """
     if not isinstance(model, keras.Model):
-        raise BaechiError("B717", f"{type(model).__name__} is no Keras model", help="give a keras.Model, or a tf.function")
+        raise BaechiError(
+            "B717", f"{type(model).__name__} is no Keras model", help="give a keras.Model, or a tf.function"
+        )
     if not getattr(model, "compiled", False) or model.optimizer is None:
         raise BaechiError(
             "B717",

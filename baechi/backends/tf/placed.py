@@ -122,10 +122,35 @@ class PlacedStep:
         """
         with partitions() as graphs:
             results = self._run(values)
-        self.partition_graphs = graphs
+        self.partition_graphs = tuple(graphs)
         names = {full: name for name, full in self.devices.items()}
         check_partitions(graphs, self.graph_def, self.program.op_of, names)
         return results
+
+    def traced(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Become one call in the graph of a `tf.function` under construction, on its symbolic arguments.
+
+        To be prepared before.
+        """
+        values = self.program.flatten(args, kwargs)
+        with self._options.applied():
+            return self.program.rebuild(self._function(*(values[i] for i in self._given)))
+
+    def prepare(self) -> None:
+        """Move the variables to their devices, and check a step on copies of them and arguments of zeros.
+
+        Raises:
+            BaechiError: B621 when an op ran elsewhere.
+        """
+        if self._unchecked:
+            self._unchecked = False
+            self._rehearse()
+        self._homes.enter()
+
+    def _rehearse(self) -> None:
+        specs = [self.program.specs[i] for i in self._given]
+        zeros = [tf.zeros(spec.shape, spec.dtype) for spec in specs if spec is not None]
+        PlacedStep(self.program, self.plan, devices=self.devices).checked(zeros)
 
     def _input(self, i: int, value: Any) -> Any:
         spec = self.program.specs[i]

@@ -1,7 +1,6 @@
 """Measure how many bytes live on each device during a step, from a trace of it."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from baechi.frontends.tf.program import TensorFlowProgram
 from baechi.ir.plan import Plan

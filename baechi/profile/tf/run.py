@@ -15,7 +15,7 @@ from baechi.backends.tf.devices import device_names, ensure_devices, local_name
 from baechi.backends.tf.placed import PlacedStep
 from baechi.backends.tf.rewrite import placed_graph
 from baechi.errors import BaechiError
-from baechi.frontends.tf import TensorFlowProgram, capture
+from baechi.frontends.tf import TensorFlowProgram, capture, capture_keras, train_step
 from baechi.ir.plan import Plan
 from baechi.profile.beside import busy_neighbours
 from baechi.profile.measured import PLAIN_DEVICE, Measured, summarize
@@ -27,7 +27,9 @@ from baechi.units import format_bytes
 __all__ = ["Build", "capture_seeded", "check_memory", "examples", "measure_ops", "train", "train_plain"]
 
 Build = Callable[[], Mapping[str, Any]]
-"""Makes the step anew: ``step``, ``args``, ``kwargs``."""
+"""Makes the step: ``step``, ``args``, ``kwargs``, or ``model``, ``x``, ``y``, ``sample_weight``."""
+
+_BATCH = ("x", "y", "sample_weight")
 
 
 def capture_seeded(build: Build, *, name: str, seed: int = 0) -> TensorFlowProgram:
@@ -38,9 +40,13 @@ def capture_seeded(build: Build, *, name: str, seed: int = 0) -> TensorFlowProgr
     """
     ensure_devices()
     with _seeded(seed):
-        given = build()
-        owners = given.get("owners", ())
-        return capture(given["step"], given.get("args", ()), given.get("kwargs"), name=name, owners=owners)
+        return _capture(build(), name)
+
+
+def _capture(given: Mapping[str, Any], name: str) -> TensorFlowProgram:
+    if "model" in given:
+        return capture_keras(given["model"], *(given.get(key) for key in _BATCH), name=name)
+    return capture(given["step"], given.get("args", ()), given.get("kwargs"), name=name)
 
 
 @contextmanager
@@ -162,7 +168,7 @@ def train_plain(
     """
     with _seeded(seed):
         given = build()
-    step = given["step"]
+    step = train_step(given["model"], *(given.get(key) for key in _BATCH)) if "model" in given else given["step"]
     run = step if isinstance(step, tf.types.experimental.PolymorphicFunction) else tf.function(step)
     args, kwargs = inputs
     seconds, losses = _timed(lambda: run(*args, **kwargs), steps, warmup)
@@ -170,7 +176,7 @@ def train_plain(
 
 
 def _plain_peak(given: Mapping[str, Any], inputs: tuple[Sequence[Any], Mapping[str, Any]]) -> dict[str, int]:
-    program = capture(given["step"], *inputs, name="plain", owners=given.get("owners", ()))
+    program = _capture(given, "plain")
     plan = plan_in_program_order(program.graph, {op.name: PLAIN_DEVICE for op in program.graph.ops})
     try:
         return _peaks(program, plan, program.flatten(*inputs))
