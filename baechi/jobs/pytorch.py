@@ -138,7 +138,8 @@ class TorchHost:
 
     def model(self, name: str, options: Mapping[str, Any]) -> ModelSpec:
         """As `Host.model`."""
-        return get(name, **options)
+        spec: ModelSpec = get(name, **options)
+        return spec
 
     def is_step(self, made: Any) -> bool:
         """As `Host.is_step`: a module alone does not say what it is called with."""

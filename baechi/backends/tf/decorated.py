@@ -136,9 +136,9 @@ class PlacedFunction:
 
 def call_in_trace(steps: Steps, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Within the trace of a `tf.function` around it: the placed step becomes one call in that function's graph."""
-    specs = tf.nest.map_structure(_spec, (args, dict(kwargs)))
+    given, named = tf.nest.map_structure(_spec, (args, dict(kwargs)))
     with ThreadPoolExecutor(1) as outside:  # where neither the graph under construction nor its tapes are known
-        step = outside.submit(steps.find, *specs, lambda: capture(function, *specs)).result()
+        step = outside.submit(steps.find, given, named, lambda: capture(function, given, named)).result()
         outside.submit(step.prepare).result()
     return step.traced(args, kwargs)
 

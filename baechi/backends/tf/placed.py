@@ -1,5 +1,6 @@
 """A TensorFlow step that runs as planned."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -208,5 +209,9 @@ class PlacedStep:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = (str(error) or type(error).__name__).strip().splitlines()
-    return next((line for line in lines if line.strip() and not line.startswith("Graph execution error")), lines[0])
+    """What TensorFlow says went wrong, and at which node, without the traces around it."""
+    text = str(error) or type(error).__name__
+    told = re.search(r"([^\n]+?)\s*\[\[\{\{node ([^}]+)\}\}\]\]", text)
+    if told is not None:
+        return f"{told[1].strip()} (node '{told[2]}')"
+    return text.strip().splitlines()[0]

@@ -60,8 +60,8 @@ def _ends(traced: Traced, ran: Mapping[tuple[str, str], Event]) -> dict[tuple[st
     for graph in traced.graphs:
         for node in graph.node:
             reader = ran.get((node.device, node.name))
-            for ref in () if reader is None else node.input:
-                if not ref.startswith("^"):
+            for ref in node.input:
+                if reader is not None and not ref.startswith("^"):
                     name, _, slot = ref.partition(":")
                     key = node.device, name, int(slot or 0)
                     found[key] = max(found.get(key, 0.0), reader.end)

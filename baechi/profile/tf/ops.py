@@ -47,7 +47,7 @@ def profile_ops(
             if i >= warmup:
                 least = {op: min(seconds, least.get(op, seconds)) for op, seconds in now.items()}
     by_key: dict[str, list[float]] = {}
-    for op in program.graph.ops:
-        if op.key and op.name in least:
-            by_key.setdefault(op.key, []).append(least[op.name])
+    for known in program.graph.ops:
+        if known.key and known.name in least:
+            by_key.setdefault(known.key, []).append(least[known.name])
     return {key: statistics.median(found) for key, found in by_key.items()}
