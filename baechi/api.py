@@ -15,13 +15,24 @@ from baechi.ir.verify import verify
 from baechi.placers import Progress, Single, get_placer, make_plan
 from baechi.placers.spare import could_help
 from baechi.placers.trade import lighter
-from baechi.planned import ModelPlan, capture_model, conformed, kind_of_call, pinned, sensitivity_of, timeline_of
+from baechi.planned import (
+    ModelPlan,
+    capture_model,
+    conformed,
+    kind_of_call,
+    pinned,
+    pinned_graph,
+    sensitivity_of,
+    timeline_of,
+)
 
 if TYPE_CHECKING:
     import torch
 
     from baechi.backends.pytorch.placed import Planner
+    from baechi.backends.tf.decorated import Planner as TensorFlowPlanner
     from baechi.frontends.pytorch import TorchProgram
+    from baechi.frontends.tf import TensorFlowProgram
 
 __all__ = [
     "ModelPlan",
@@ -195,7 +206,7 @@ def resolve(graph: Graph, cluster: Cluster, table: CostTable | None = None) -> C
 
 
 def place(target: Any = None, **options: Any) -> Any:
-    """Place a module, a module class, or a step function; usable as a decorator, with or without options.
+    """Place a module, a module class, a step function, a `tf.function` or a Keras model; also as a decorator.
 
     Nothing happens before the first call. Then forward and backward are captured for the inputs'
     shapes, placed, and run as planned, here and in every later call with such inputs; the loop
@@ -207,7 +218,10 @@ def place(target: Any = None, **options: Any) -> Any:
     a single placed instance is plain. ``BAECHI_DISABLE=1`` leaves everything alone.
 
     Args:
-        target: the module or class; a function runs with the modules among its arguments placed.
+        target: the module or class; a function runs with the modules among its arguments placed. Of
+            TensorFlow, a step over or under ``@tf.function``, or a compiled Keras model, whose ``fit`` then
+            trains as planned; the step's own variables move to their devices at the first call, and
+            ``.baechi.close()`` brings them back, for functions that were traced before.
         options: ``cluster``, ``placer``, ``seed``, ``table``, ``objective``, ``budget``, ``recompute`` and
             ``offload`` as for `plan`; ``pin``, the path of a
             saved plan, or of several, of which one must match.
@@ -223,8 +237,14 @@ def place(target: Any = None, **options: Any) -> Any:
         >>> Net(3, 2)(torch.ones(1, 3)).shape
         torch.Size([1, 2])
     """
-    planner = _planner("place()", options)
-    return (lambda found: decorate(found, planner)) if target is None else decorate(target, planner)
+    planner, tensorflow = _planner("place()", options), _tensorflow_planner(options)
+    cluster = options.get("cluster", "local")
+    devices = len(parse_cluster(cluster) if isinstance(cluster, str) else cluster)
+
+    def placed(found: Any) -> Any:
+        return decorate(found, planner, tensorflow, devices)
+
+    return placed if target is None else placed(target)
 
 
 def dynamo_backend(
@@ -246,6 +266,45 @@ def dynamo_backend(
     from baechi.backends.pytorch.compiled import Compiled
 
     return Compiled(graph, lambda: _planner("the backend", {**(options or {}), **unknown}))
+
+
+def _tensorflow_planner(options: Mapping[str, Any]) -> "TensorFlowPlanner":
+    """How a step of TensorFlow is planned: as pinned, like an earlier plan of another shape, or anew."""
+
+    def planner(program: "TensorFlowProgram", like: Plan | None) -> Plan:
+        if "pin" in options:
+            return pinned_graph(program.graph, options["pin"])
+        for option in ("recompute", "offload"):
+            if options.get(option, "off") != "off":
+                what = f"there is no {option} for TensorFlow"
+                raise BaechiError("B108", what, help=f"leave {option}= out")
+        if like is not None and (found := _placed_like(program.graph, like, options)) is not None:
+            return found
+        cluster = options.get("cluster", "local")
+        return place_graph(
+            program.graph,
+            parse_cluster(cluster) if isinstance(cluster, str) else cluster,
+            options.get("placer", "auto"),
+            options={"budget": options["budget"]} if "budget" in options else {},
+            seed=options.get("seed", 0),
+            table=options.get("table"),
+            objective=options.get("objective", "latency"),
+        )
+
+    return planner
+
+
+def _placed_like(graph: Graph, like: Plan, options: Mapping[str, Any]) -> Plan | None:
+    """The same ops on the same devices, in the order that the simulator finds; None where that is impossible."""
+    if any(op.name not in like.device for op in graph.ops):
+        return None
+    index = {name: i for i, name in enumerate(like.cluster.device)}
+    split = graph.with_ops(replace(op, expert=index[like.device[op.name]]) for op in graph.ops)
+    try:
+        made = place_graph(split, like.cluster, "expert", table=options.get("table"))
+    except Infeasible:
+        return None
+    return replace(made, graph=graph.digest)
 
 
 def _planner(name: str, options: Mapping[str, Any]) -> "Planner":

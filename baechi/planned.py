@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from baechi.backends.pytorch.workers.training import Training
     from baechi.frontends.pytorch import TorchProgram
 
-__all__ = ["ModelPlan", "capture_model", "conformed", "kind_of_call", "pinned", "sensitivity_of", "timeline_of"]
+__all__ = [
+    "ModelPlan",
+    "capture_model",
+    "conformed",
+    "kind_of_call",
+    "pinned",
+    "pinned_graph",
+    "sensitivity_of",
+    "timeline_of",
+]
 
 
 def timeline_of(graph: Graph, made: Plan, table: CostTable | None = None) -> Timeline:
@@ -131,6 +140,22 @@ def pinned(
     return _matching(model, args, kwargs, [read_plan(p) for p in paths], ", ".join(f"'{p}'" for p in paths))
 
 
+def pinned_graph(graph: Graph, path: str | Sequence[str]) -> Plan:
+    """The plan for a captured graph among those that were saved before.
+
+    Args:
+        path: of the plan, or of several.
+
+    Raises:
+        BaechiError: B402 when none is for this graph.
+    """
+    paths = (path,) if isinstance(path, str) else tuple(path)
+    for made in map(read_plan, paths):
+        if made.graph == graph.digest:
+            return made
+    raise _other_step(", ".join(f"'{p}'" for p in paths))
+
+
 def _matching(
     model: "torch.nn.Module", args: Sequence[Any], kwargs: Mapping[str, Any], plans: Sequence[Plan], name: str
 ) -> "ModelPlan":
@@ -141,7 +166,11 @@ def _matching(
             found = conformed(program, Lighten.of(made.target)(program.graph))
             if made.graph == found.graph.digest:
                 return ModelPlan(made, found)
-    raise BaechiError(
+    raise _other_step(name)
+
+
+def _other_step(name: str) -> BaechiError:
+    return BaechiError(
         "B402",
         f"{name} is for another step than this one",
         help="a plan holds for one mode (train or eval), shape and type of the inputs: place the model again, "

@@ -156,7 +156,7 @@ def load_target(
     if not name:
         raise BaechiError("B106", f"'{text}' is no target", help=_FORMS)
     if framework is not None:
-        host_of(framework)
+        host_of(framework).begin()
     ours = where == "models"
     spec = _model(name, framework, options or {}) if ours else _call(where, name, batch, options or {})
     batch = batch or getattr(spec, "default_batch", None)
@@ -206,7 +206,10 @@ def _call(where: str, name: str, batch: int | None, options: Mapping[str, Any]) 
     if here not in sys.path:  # as `python -m` does: a person's own module lies beside them
         sys.path.insert(0, here)
     try:
-        made = getattr(importlib.import_module(where), name)
+        module = importlib.import_module(where)
+        if "tensorflow" in sys.modules:
+            host_of("tensorflow").begin()  # before the callable makes a tensor
+        made = getattr(module, name)
     except ImportError as error:
         raise BaechiError("B106", f"'{where}' cannot be imported: {error}", help=_FORMS) from None
     except AttributeError:

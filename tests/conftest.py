@@ -1,6 +1,7 @@
-"""What tests of several folders share: random training graphs, the reference simulator, and brute force."""
+"""What tests of several folders share: random training graphs, the reference simulator, and brute force; and devices."""
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -77,3 +78,11 @@ def _module(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def pytest_collection_finish() -> None:
+    """Whoever imports TensorFlow at the top of a test file gets several logical devices, before any tensor is made."""
+    if "tensorflow" in sys.modules:
+        from baechi.backends.tf.devices import ensure_devices
+
+        ensure_devices()

@@ -65,7 +65,7 @@ def test_pins_cover_every_dependency_and_satisfy_it() -> None:
         line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
     )
     extras = PROJECT["project"]["optional-dependencies"]
-    wanted = [*PROJECT["project"]["dependencies"], *extras["torch"], *extras["test"], *extras["lint"]]
+    wanted = [*PROJECT["project"]["dependencies"], *extras["tf"], *extras["torch"], *extras["test"], *extras["lint"]]
     for requirement in wanted:
         name, _, least = requirement.partition(">=")
         assert name in pins
@@ -82,12 +82,26 @@ def test_import_brings_no_framework_and_no_solver() -> None:
     assert loaded == "[]"
 
 
+@pytest.mark.parametrize(("framework", "other"), [("pytorch", "tensorflow"), ("tensorflow", "torch")])
+def test_a_framework_does_not_bring_the_other(framework: str, other: str) -> None:
+    code = (
+        "import sys\n"
+        "from baechi.target import load_target\n"
+        f"model, framework = ('gnmt', 'tensorflow') if {framework == 'tensorflow'} else ('mlp', None)\n"
+        "options = {'layers': 2, 'length': 2, 'units': 4, 'vocab': 8} if framework else {}\n"
+        "target = load_target('models:' + model, batch=2, options=options, framework=framework)\n"
+        "target.job.load()\n"
+        f"print(len(target.graph.ops) > 5, '{other}' in sys.modules)\n"
+    )
+    assert fresh(code) == "True False"
+
+
 def test_nothing_is_imported_twice() -> None:
     code = (
         "import importlib, pkgutil, sys\n"
         "import baechi\n"
         "for m in pkgutil.walk_packages(baechi.__path__, 'baechi.'):\n"
-        "    if 'pytorch' not in m.name: importlib.import_module(m.name)\n"
+        "    if 'pytorch' not in m.name and '.tf' not in m.name: importlib.import_module(m.name)\n"
         f"print([name for name in {MAPPED} if name in sys.modules])\n"
     )
     assert fresh(code) == "[]"

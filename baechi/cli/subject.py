@@ -92,9 +92,12 @@ def load_subject(args: argparse.Namespace) -> Subject:
     """
     from baechi.api import resolve
     from baechi.config import parse_cluster
+    from baechi.jobs import host_of
 
     if args.cluster:
-        parse_cluster(args.cluster)  # a typo is found before the model is traced
+        devices = parse_cluster(args.cluster)  # a typo is found before the model is traced
+        if args.framework:
+            host_of(args.framework).begin(len(devices))
     target, seconds = extract(args)
     cluster = _cluster(args, target)
     table = _table(args, target, cluster)
@@ -238,6 +241,7 @@ def named_target(plan: "Plan") -> "Target":
     Raises:
         BaechiError: B406 when the plan does not say where its graph is from.
     """
+    from baechi.jobs import host_of
     from baechi.passes.lighten import Lighten
     from baechi.target import load_target
 
@@ -252,6 +256,8 @@ def named_target(plan: "Plan") -> "Target":
             f"the plan for '{known.get('name', 'graph')}' does not say where its graph is from",
             help="it was made by Python code: use it there, by ModelPlan.pinned()",
         )
+    if framework is not None:
+        host_of(framework).begin(len(plan.cluster))
     target = load_target(
         str(text),
         batch=batch,
@@ -277,6 +283,6 @@ def saved_target(plan: "Plan") -> "Target":
         raise BaechiError(
             "B402",
             f"the plan is for another graph than '{target.name}' gives now ({plan.graph}, not {graph.digest})",
-            help="the model, its options or the version of torch changed: place it again",
+            help="the model, its options or the version of its framework changed: place it again",
         )
     return target

@@ -96,6 +96,9 @@ class Host(Protocol):
     def forms(self) -> str:
         """What a person's callable may return."""
 
+    def begin(self, devices: int = 1) -> None:
+        """Called before code of the framework runs: there will be a plan for so many devices."""
+
     def model(self, name: str, options: Mapping[str, Any]) -> Any:
         """The specification of a model of ours.
 

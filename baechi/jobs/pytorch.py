@@ -133,9 +133,13 @@ class TorchHost:
 
     forms = "(module, args), or a dict of " + ", ".join(_FIELDS)
 
+    def begin(self, devices: int = 1) -> None:
+        """As `Host.begin`: torch needs no word."""
+
     def model(self, name: str, options: Mapping[str, Any]) -> ModelSpec:
         """As `Host.model`."""
-        return get(name, **options)
+        spec: ModelSpec = get(name, **options)
+        return spec
 
     def is_step(self, made: Any) -> bool:
         """As `Host.is_step`: a module alone does not say what it is called with."""

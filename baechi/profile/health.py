@@ -44,6 +44,7 @@ def examine() -> tuple[Finding, ...]:
         _python(),
         *(_package(name, needed) for name, needed in (("networkx", True), ("numba", True), ("ortools", True))),
         _package("torch", False),
+        _package("tensorflow", False),
         _try("kernels", _kernels, "clear the __pycache__ folders of baechi/sim and placers"),
         _try("solver", _solver, "install ortools again"),
         _machine(),
@@ -110,9 +111,9 @@ def _step() -> "Graph":
 
 
 def _solver() -> str:
-    from ortools.linear_solver import pywraplp
+    from ortools.linear_solver.python import model_builder_helper as glop
 
-    if pywraplp.Solver.CreateSolver("GLOP") is None:
+    if not glop.ModelSolverHelper("GLOP").solver_is_supported():
         raise RuntimeError("ortools has no linear solver")
     return "ortools has a linear solver"
 

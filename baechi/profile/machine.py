@@ -15,7 +15,7 @@ from pathlib import Path
 
 from baechi.ir.cluster import Device, Link
 
-__all__ = ["Machine", "cache_directory", "measure_cpu", "tuned_environment"]
+__all__ = ["Machine", "cache_directory", "cached", "measure_cpu", "tuned_environment"]
 
 _VERSION = 2
 
@@ -109,10 +109,29 @@ def measure_cpu(*, refresh: bool = False) -> Machine:
     Args:
         refresh: measure even when there is a measurement.
     """
-    path = cache_directory() / "cpu.json"
     identity = [_VERSION, platform.node(), platform.machine(), len(os.sched_getaffinity(0))]
+    return cached("cpu.json", identity, _apart, refresh=refresh)
+
+
+def cached(name: str, identity: list[object], measure: Callable[[], Machine], *, refresh: bool = False) -> Machine:
+    """What was measured before on the same machine, or is now, and is kept then.
+
+    Args:
+        name: of the file in `cache_directory`.
+        identity: of what was measured: a file with another is of no use.
+        measure: does it.
+        refresh: measure even when there is a measurement.
+    """
+    path = cache_directory() / name
     if not refresh and (known := _read(path, identity)) is not None:
         return known
+    found = measure()
+    _write(path, {"identity": identity, "machine": asdict(found)})
+    return found
+
+
+def _apart() -> Machine:
+    """Measure in a thread of its own, whose settings end with it."""
     found: list[Machine] = []
     failed: list[BaseException] = []
 
@@ -127,7 +146,6 @@ def measure_cpu(*, refresh: bool = False) -> Machine:
     thread.join()
     if failed:
         raise failed[0]
-    _write(path, {"identity": identity, "machine": asdict(found[0])})
     return found[0]
 
 

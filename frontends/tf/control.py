@@ -10,7 +10,7 @@ from tensorflow.python.framework.function_def_to_graph import function_def_to_gr
 
 from baechi.frontends.tf import costs
 from baechi.frontends.tf.flat import Nodes, data, node_of
-from baechi.frontends.tf.values import Value, Values, infer
+from baechi.frontends.tf.values import Value, Values, infer, sizes_of
 
 __all__ = ["BRANCHES", "LOOPS", "Bodies", "Cost", "body_names"]
 
@@ -74,7 +74,7 @@ class Bodies:
         flops, moved, temp, draws = 0.0, 0, 0, False
         for inner in nodes.values():
             inputs = [values[r] for r in data(inner)]
-            held = [Value(_sizes(handles[n][1]), handles[n][0]) if (n := node_of(r)) in handles else v
+            held = [Value(sizes_of(handles[n][1]), handles[n][0]) if (n := node_of(r)) in handles else v
                     for r, v in zip(data(inner), inputs, strict=True)]  # fmt: skip
             draws |= is_random(inner.op, values)
             if body_names(inner):
@@ -86,10 +86,6 @@ class Bodies:
             flops, moved = flops + costs.flops(call), moved + costs.moved_bytes(call)
             temp = max(temp, sum(v.nbytes for v in call.makes) + costs.temp_bytes(call))
         return Cost(flops, moved, temp, draws)
-
-
-def _sizes(shape: tf.TensorShape) -> tuple[int, ...] | None:
-    return None if shape.rank is None else tuple(-1 if n is None else int(n) for n in shape)
 
 
 def is_random(kind: str, values: Values) -> bool:

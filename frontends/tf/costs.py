@@ -32,6 +32,7 @@ _SHORT = {
     "float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16", "int64": "i64", "int32": "i32",
     "int16": "i16", "int8": "i8", "uint8": "u8", "bool": "b8",
 }  # fmt: skip
+_FLOATS = frozenset(("bfloat16", "float16", "float32", "float64"))
 _NO_MATTER = frozenset((
     "_class", "_output_shapes", "_user_specified_name", "body", "branches", "cond", "container", "dtype", "else_branch",
     "output_shapes", "shared_name", "then_branch", "validate_shape", "N", "T", "Tidx", "Tdim", "Tindices", "Tshape",
@@ -177,14 +178,13 @@ def temp_bytes(call: Call) -> int:
 
 def arithmetic(call: Call) -> str:
     """The element type that a node computes in: its first floating input's, or its result's."""
-    kinds = [v.dtype for v in (*call.reads, *call.makes) if v.dtype not in (tf.resource, tf.variant)]
-    kind = next((k for k in kinds if k.is_floating), kinds[0] if kinds else tf.float32)
-    return str(kind.base_dtype.name)
+    names = [v.name for v in (*call.reads, *call.makes) if v.name not in ("resource", "variant")]
+    return next((n for n in names if n in _FLOATS), names[0] if names else "float32")
 
 
 def value_key(value: Value) -> str:
     """A tensor in a key: ``f32[2,3]``."""
-    name = value.dtype.base_dtype.name
+    name = value.name
     shape = "?" if value.shape is None else ",".join("?" if n < 0 else str(n) for n in value.shape)
     return f"{_SHORT.get(name, name)}[{shape}]"
 

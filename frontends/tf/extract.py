@@ -12,15 +12,15 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from baechi.errors import BaechiError
 from baechi.frontends.tf.control import Bodies, body_names
-from baechi.frontends.tf.flat import Nodes, inline, node_of, prune, resolve, split_joins
+from baechi.frontends.tf.flat import Nodes, data, inline, node_of, prune, resolve, split_joins
 from baechi.frontends.tf.graph import Build, Variable, build, handles_of
-from baechi.frontends.tf.naming import Paths, layer_names, reachable, unique, variable_paths
+from baechi.frontends.tf.naming import Scopes, reachable, unique, variable_paths
 from baechi.frontends.tf.program import TensorFlowProgram
 from baechi.frontends.tf.provenance import source_of
-from baechi.frontends.tf.roles import roles_of
+from baechi.frontends.tf.roles import Roles, roles_of
 from baechi.frontends.tf.tidy import Tidied, bypass, merge, ordered, scatter_constants
 from baechi.frontends.tf.trace import Traced, trace
-from baechi.frontends.tf.values import Value, Values, infer
+from baechi.frontends.tf.values import Value, Values, infer, sizes_of
 from baechi.ir.graph import Graph
 
 __all__ = ["capture", "capture_traced"]
@@ -73,18 +73,23 @@ def capture(
         >>> [(op.name, op.kind) for op in program.graph.ops if op.group]
         [('Variable', 'buffer'), ('AssignSubVariableOp', 'assign')]
     """
-    traced = trace(step, args, kwargs or {})
-    found = [*owners, *reachable(step)]
-    return capture_traced(traced, name or getattr(step, "__name__", "step"), found)
+    found = (*owners, *reachable(step))
+    scopes = Scopes()
+    with scopes.recorded(found):
+        traced = trace(step, args, kwargs or {})
+    return capture_traced(traced, name or getattr(step, "__name__", "step"), found, scopes)
 
 
-def capture_traced(traced: Traced, name: str, owners: Sequence[Any], loss: int | None = None) -> TensorFlowProgram:
+def capture_traced(
+    traced: Traced, name: str, owners: Sequence[Any], scopes: Scopes, loss: int | None = None
+) -> TensorFlowProgram:
     """The program of a traced step.
 
     Args:
         traced: the step.
         name: of the graph.
         owners: models and optimisers whose names are used.
+        scopes: what their layers noted meanwhile.
         loss: position of the loss in the flattened results; by default the only result, if it is a scalar.
 
     Raises:
@@ -97,9 +102,12 @@ def capture_traced(traced: Traced, name: str, owners: Sequence[Any], loss: int |
     flat.take(merge(flat.nodes, values))
     owned = flat.settle(values)
     found = {id(v): v for v in traced.graph.variables}
-    variables = _variables(flat.nodes, captured, handles, found, owners)
-    inputs = {t.op.name: i for i, t in enumerate(traced.inputs) if t is not None and t.op.name in flat.nodes}
     results = [r for r in flat.results if r is not None]
+    roles = roles_of(flat.nodes, handles_of(flat.nodes, handles), results)
+    scopes.use(traced.graph)
+    homes = _homes(flat.nodes, handles, roles, scopes)
+    variables = _variables(flat.nodes, captured, handles, found, owners, homes)
+    inputs = {t.op.name: i for i, t in enumerate(traced.inputs) if t is not None and t.op.name in flat.nodes}
     b = Build(
         nodes=flat.nodes,
         values=values,
@@ -107,9 +115,9 @@ def capture_traced(traced: Traced, name: str, owners: Sequence[Any], loss: int |
         variables=variables,
         inputs=frozenset(inputs),
         results=frozenset(results),
-        roles=roles_of(flat.nodes, handles_of(flat.nodes, variables), results),
+        roles=roles,
         bodies=Bodies(flat.library),
-        module=Paths(layer_names(owners)).module,
+        module=scopes.module,
         source=_sources(traced.graph),
     )
     build(b)
@@ -202,29 +210,42 @@ def _tf_variables(
     return {n: by_handle[id(captured[n])] for n in variables if id(captured[n]) in by_handle}
 
 
+def _homes(nodes: Nodes, handles: Iterable[str], roles: Roles, scopes: Scopes) -> dict[str, str]:
+    """By placeholder, the module that reads a variable first in the forward pass."""
+    holder = {name: name for name in handles}
+    homes: dict[str, str] = {}
+    for name, node in nodes.items():
+        touched = [holder[s] for r in data(node) if (s := node_of(r)) in holder]
+        if node.op == "ReadVariableOp" and touched:
+            holder[name] = touched[0]
+        elif roles.phase[name] == "forward" and (path := scopes.layer(name)):
+            for placeholder in touched:
+                homes.setdefault(placeholder, path)
+    return homes
+
+
 def _variables(
     nodes: Nodes,
     captured: Mapping[str, Any],
     handles: Mapping[str, tuple[tf.DType, tf.TensorShape]],
     found: Mapping[int, Any],
     owners: Sequence[Any],
+    homes: Mapping[str, str],
 ) -> dict[str, Variable]:
-    """By placeholder, in the order of their names' first use."""
+    """By placeholder, in the order of their first use."""
     by_handle = {id(v.handle): v for v in found.values()}
     paths = variable_paths(owners)
     known = {n: by_handle.get(id(captured[n])) for n in handles if n in nodes}
-    names = {
-        n: paths.get(id(v)) or (v.name.partition(":")[0] if v is not None else "resource") for n, v in known.items()
-    }
+    names = {n: paths.get(id(v)) or ("resource" if v is None else v.name.partition(":")[0]) for n, v in known.items()}
+    names |= {n: f"{homes[n].replace('.', '/')}/{names[n].rpartition('/')[2]}" for n in names if n in homes}
     result: dict[str, Variable] = {}
     for n, name in unique(names, (m for m in nodes if m not in handles)).items():
         dtype, shape = handles[n]
-        sizes = None if shape.rank is None else tuple(-1 if d is None else int(d) for d in shape)
-        value = Value(sizes, dtype)
-        trainable = known[n] is not None and bool(known[n].trainable)
+        value, variable = Value(sizes_of(shape), dtype), known[n]
         if not value.known:
             raise BaechiError("B714", f"variable '{name}' has shape {shape}", help="give it a shape without None")
-        result[n] = Variable(name, value, trainable, ".".join(name.split("/")[:-1]))
+        module = homes.get(n) or ".".join(name.split("/")[:-1])
+        result[n] = Variable(name, value, variable is not None and bool(variable.trainable), module)
     return result
 
 

@@ -109,7 +109,7 @@ def _add_variable(b: Build, placeholder: str, variable: Variable, read: str | No
     kind = "parameter" if variable.trainable else "buffer"
     key = f"{kind}({costs.value_key(variable.value)})"
     b.ops[name] = Op(
-        name, kind, (), (tensor,), persistent_bytes=nbytes, arithmetic=variable.value.dtype.base_dtype.name,
+        name, kind, (), (tensor,), persistent_bytes=nbytes, arithmetic=variable.value.name,
         module=variable.module, key=key,
     )  # fmt: skip
     b.parts[name] = (placeholder,) if read is None else (placeholder, read)
@@ -120,7 +120,7 @@ def _add_variable(b: Build, placeholder: str, variable: Variable, read: str | No
 
 
 def _tensor(name: str, value: Value, alias_of: str | None = None, keep: bool = False) -> Tensor:
-    return Tensor(name, value.nbytes, value.shape or (), value.dtype.base_dtype.name, alias_of, keep=keep)
+    return Tensor(name, value.nbytes, value.shape or (), value.name, alias_of, keep=keep)
 
 
 def _add_node(b: Build, name: str, node: NodeDef) -> None:
@@ -163,8 +163,7 @@ def _add_given(b: Build, name: str, node: NodeDef) -> None:
     kind = "input" if name in b.inputs else "constant"
     tensor = replace(_tensor(name, value, keep=f"{name}:0" in b.results), held=value.nbytes)
     key = f"{kind}({costs.value_key(value)})"
-    dtype = value.dtype.base_dtype.name
-    b.ops[name] = Op(name, kind, (), (tensor,), persistent_bytes=value.nbytes, arithmetic=dtype, key=key)
+    b.ops[name] = Op(name, kind, (), (tensor,), persistent_bytes=value.nbytes, arithmetic=value.name, key=key)
     b.parts[name] = (name,)
     b.op_of[name] = name
     b.tensor_of[f"{name}:0"] = name
@@ -247,7 +246,10 @@ def _group(b: Build) -> None:
     groups.join_updates()
     labels = groups.labels({v.name for v in b.variables.values()})
     for name, label in labels.items():
-        b.ops[name] = replace(b.ops[name], group=label)
+        op, owner = b.ops[name], b.ops.get(label.removeprefix("v:"))
+        slot = op.phase == "update" or (op.kind == "buffer" and owner is not None and owner.kind == "parameter")
+        module = owner.module if owner is not None and slot else op.module
+        b.ops[name] = replace(op, group=label, module=module)
 
 
 def handles_of(nodes: Nodes, placeholders: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -53,7 +53,10 @@ class Groups:
         return next(len(t.shape) for t in op.outputs if t.name == name)
 
     def labels(self, variables: Iterable[str]) -> dict[str, str]:
-        """By op in a set of at least two, the set's name: its first variable's with ``v:``, or its first op's."""
+        """By op in a set of at least two, the set's name: ``v:`` and its first parameter's, or its first op's.
+
+        Without a parameter its first variable's is taken.
+        """
         members: dict[str, list[str]] = {}
         for name in self.ops:
             members.setdefault(self.find(name), []).append(name)
@@ -61,7 +64,8 @@ class Groups:
         labels: dict[str, str] = {}
         for names in members.values():
             if len(names) > 1:
-                owner = next((n for n in names if n in owners), None)
+                mine = [n for n in names if n in owners]
+                owner = next((n for n in mine if self.ops[n].kind == "parameter"), next(iter(mine), None))
                 label = names[0] if owner is None else f"v:{owner}"
                 labels |= dict.fromkeys(names, label)
         return labels

@@ -1,86 +1,132 @@
-"""Names of variables and paths of layers, as the model's author knows them."""
+"""Paths of modules and names of variables, as the model's author knows them."""
 
+import contextlib
+import functools
 import inspect
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["Paths", "layer_names", "reachable", "unique", "variable_paths"]
+__all__ = ["Scopes", "reachable", "unique", "variable_paths"]
 
-_COUNTED = re.compile(r"_\d+$")
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
-def reachable(step: Any) -> Iterator[Any]:
+def reachable(step: Any) -> tuple[Any, ...]:
     """Models, layers, modules and optimisers that a step refers to: its object, its non-local and global names."""
     plain = inspect.unwrap(getattr(step, "python_function", step))
     found = [getattr(plain, "__self__", None)]
     try:
         names = inspect.getclosurevars(getattr(plain, "__func__", plain))
         found += [*names.nonlocals.values(), *names.globals.values()]
-    except (TypeError, ValueError):
-        found += list(getattr(plain, "__dict__", {}).values())
-    for owner in found:
-        if isinstance(owner, tf.Module) or hasattr(owner, "variables"):
-            yield owner
-        elif owner is not None and type(owner).__module__ not in ("builtins", "types"):
-            yield from (
-                (v for v in vars(owner).values() if hasattr(v, "variables")) if hasattr(owner, "__dict__") else ()
-            )
+    except (TypeError, ValueError):  # an object that can be called, such as a functools.partial
+        found.append(plain)
+    owners: dict[int, Any] = {}
+    for value in found:
+        for owner in (value, *_attributes(value)):
+            if isinstance(owner, tf.Module) or _has_variables(owner):
+                owners[id(owner)] = owner
+    return tuple(owners.values())
+
+
+def _attributes(value: Any) -> list[Any]:
+    """Of an object of a class of the user's own."""
+    if inspect.ismodule(value) or inspect.isclass(value) or isinstance(value, tf.Module) or _has_variables(value):
+        return []
+    return list(getattr(value, "__dict__", {}).values())
+
+
+def _has_variables(value: Any) -> bool:
+    return type(value).__module__ != "builtins" and not inspect.isclass(value) and hasattr(type(value), "variables")
 
 
 def variable_paths(owners: Iterable[Any]) -> dict[int, str]:
-    """By id of a `tf.Variable`, its path in the model or optimiser that owns it."""
+    """By id of a `tf.Variable`, its path in the Keras model or optimiser that owns it."""
     paths: dict[int, str] = {}
     for owner in owners:
-        try:
-            variables = list(owner.variables() if callable(owner.variables) else owner.variables)
-        except (AttributeError, TypeError, ValueError):
-            continue
-        for variable in variables:
-            path = getattr(variable, "path", None)
-            held = getattr(variable, "value", None)
+        variables = getattr(owner, "variables", ())
+        for variable in variables if isinstance(variables, list | tuple) else ():
+            path, held = getattr(variable, "path", None), getattr(variable, "value", None)
             if isinstance(path, str) and isinstance(held, tf.Variable):
                 paths[id(held)] = path
     return paths
 
 
-class Paths:
-    """Paths of modules from scopes of names.
+class Scopes:
+    """Which module's code made a node.
 
-    TensorFlow counts how often a scope was entered: the second call of ``cell`` is in ``cell_1``. Both are
-    the module ``cell``, unless a layer is called ``cell_1``.
-
-    Args:
-        names: of layers.
+    TensorFlow counts how often a scope was entered, so the scope of a layer's call does not tell its name.
+    While a step is traced, each layer notes the scope that it is called in.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self.names = frozenset(names)
+    def __init__(self) -> None:
+        self.noted: dict[Any, dict[str, str]] = {}
+        self.path: dict[str, str] = {}
         self.known: dict[str, str] = {}
+        self.running: list[str] = []
+
+    @contextlib.contextmanager
+    def recorded(self, owners: Iterable[Any]) -> Iterator[None]:
+        """Note the scopes of all layers of some models meanwhile."""
+        layers = {id(layer): layer for owner in owners for layer in _layers(owner)}
+        for layer in layers.values():
+            object.__setattr__(layer, "call", self._noting(layer, layer.call))
+        try:
+            yield
+        finally:
+            for layer in layers.values():
+                object.__delattr__(layer, "call")
+
+    def _noting(self, layer: Any, call: Any) -> Any:
+        @functools.wraps(call)
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            self.running.append(layer.name)
+            here = self.noted.setdefault(tf.compat.v1.get_default_graph(), {})
+            here.setdefault(tf.get_current_name_scope(), ".".join(self.running))
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self.running.pop()
+
+        return noting
+
+    def use(self, graph: Any) -> None:
+        """Take what was noted in a graph, and where that says nothing, in the functions that it calls."""
+        self.path = dict(self.noted.get(graph, {}))
+        for other in self.noted.values():
+            self.path = {**other, **self.path}
 
     def module(self, node: str) -> str:
-        """The path of the module whose code made a node, elements apart by dots."""
+        """The path of the innermost module that a node is in, elements apart by dots; else its whole scope."""
+        return self.layer(node) or ".".join(_parts(node))
+
+    def layer(self, node: str) -> str:
+        """The path of the innermost module that a node is in, or nothing."""
         scope = node.rpartition("/")[0]
         if scope not in self.known:
-            self.known[scope] = ".".join(self._element(e) for e in scope.split("/") if e)
+            parts = _parts(node)
+            paths = ("/".join(parts[:i]) for i in range(len(parts), 0, -1))
+            self.known[scope] = next((self.path[p] for p in paths if p in self.path), "")
         return self.known[scope]
 
-    def _element(self, element: str) -> str:
-        if element in self.names:
-            return element
-        base = _COUNTED.sub("", element)
-        return base if base in self.names else element
+
+def _parts(node: str) -> list[str]:
+    """The scope of a node, without the calls of functions that were inlined."""
+    parts = node.split("/")[:-1]
+    while parts and parts[0].startswith(_CALLS):
+        parts = parts[1:]
+    return parts
 
 
-def layer_names(owners: Iterable[Any]) -> Iterator[str]:
-    """Names of all layers and modules of some owners."""
-    for owner in owners:
-        if isinstance(owner, tf.Module):
-            yield from (m.name for m in (owner, *owner.submodules))
-        for layer in getattr(owner, "_flatten_layers", tuple)():
-            yield layer.name
+def _layers(owner: Any) -> Iterator[Any]:
+    """Keras layers in a model or a `tf.Module` whose ``call`` is not their own already."""
+    found = list(getattr(owner, "_flatten_layers", tuple)())
+    if isinstance(owner, tf.Module):
+        found += [m for m in owner.submodules if hasattr(m, "_flatten_layers")]
+    for layer in found:
+        if "call" not in vars(layer) and callable(getattr(layer, "call", None)):
+            yield layer
 
 
 def unique(names: Mapping[str, str], taken: Iterable[str]) -> dict[str, str]:

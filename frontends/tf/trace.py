@@ -1,5 +1,6 @@
 """Run a step once with symbolic tensors, and what can go wrong there."""
 
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from baechi.errors import BaechiError
 from baechi.frontends.tf.effects import Effects
-from baechi.frontends.tf.provenance import user_line
+from baechi.frontends.tf.provenance import shown, user_line
 
 __all__ = ["Traced", "spec_of", "trace"]
 
@@ -24,7 +25,13 @@ _EAGER = (
     "a NumPy call, which is not supported",
     "numpy.ndarray",
 )
-_CREATES = ("tf.function only supports singleton tf.Variables", "tried to create variables on")
+_CREATES = (
+    "tf.function only supports singleton tf.Variables",
+    "tried to create variables on",
+    "Unable to lift tensor",
+    "Tensor-typed variable initializers must either be wrapped",
+)
+_FILE = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,23 +166,30 @@ def spec_of(leaf: Any, position: int) -> Any:
 
 def _untraceable(error: Exception) -> BaechiError:
     text = str(error)
-    message = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    line = user_line(error.__traceback__)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    message = lines[-1] if lines else type(error).__name__
+    line = user_line(error.__traceback__) or _quoted_line(text)
     at = f"{line}: " if line else ""
     if any(sign in text for sign in _CREATES):
         return BaechiError(
             "B712",
-            f"{at}the step creates a tf.Variable each time it is called",
+            f"{at}the step creates a tf.Variable when it is called",
             help="create variables once, outside the step; build the model and the optimiser first",
         )
     if isinstance(error, NotImplementedError) or any(sign in text for sign in _EAGER):
         return BaechiError(
             "B711",
             f"{at}the step runs only eagerly: it looks at the value of a tensor ({message})",
-            help="use tf.cond, tf.where or a tf.while_loop instead of Python's if, while, int() or .numpy() on a tensor",
+            help="use tf.cond, tf.where or tf.while_loop instead of Python's if, while, int() or .numpy() on a tensor",
         )
     return BaechiError(
         "B710",
         f"{at}the step cannot be traced: {type(error).__name__}: {message}",
         help="does it run as a tf.function with these arguments?",
     )
+
+
+def _quoted_line(text: str) -> str:
+    """AutoGraph says in its message where the user's code was."""
+    quoted = [(shown(name), number) for name, number in _FILE.findall(text)]
+    return next((f"{name}:{number}" for name, number in reversed(quoted) if name), "")

@@ -60,6 +60,7 @@ class ModelSpec:
         import keras
         import tensorflow as tf
 
+        keras.utils.clear_session(free_memory=False)  # layers are counted from 1, so that equal steps are called alike
         model = self.build()
         optimizer = keras.optimizers.get({"class_name": self.optimizer[0], "config": dict(self.optimizer[1])})
         optimizer.build(model.trainable_variables)

@@ -16,7 +16,15 @@ State = tuple[Any, Any]
 _RUN = 5  # tokens whose logits are made and scored together
 
 
-class Cell(keras.layers.Layer):
+class Built(keras.layers.Layer):
+    """A layer that makes its weights at once, so that Keras need not run it to find out about them."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name)
+        self.built = True
+
+
+class Cell(Built):
     """One LSTM step; its input, forget and output gates and new content are one matrix product.
 
     Args:
@@ -36,10 +44,11 @@ class Cell(keras.layers.Layer):
 
     def call(self, parts: tuple[Any, ...], state: State) -> State:
         h, c = state
-        gates = tf.matmul(tf.concat([*parts, h], 1), self.kernel.value)
-        i, f, o, new = tf.split(tf.nn.bias_add(gates, self.bias.value), 4, axis=1)
-        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(new)
-        return tf.sigmoid(o) * tf.tanh(c), c
+        gates = tf.nn.bias_add(tf.matmul(tf.concat([*parts, h], 1), self.kernel.value), self.bias.value)
+        opening, new = tf.split(gates, [3 * self.units, self.units], axis=1)
+        i, f, o = tf.split(tf.sigmoid(opening), 3, axis=1)
+        c = f * c + i * tf.tanh(new)
+        return o * tf.tanh(c), c
 
 
 def _open_forget_gate(shape: tuple[int, ...], dtype: Any = None) -> Any:
@@ -47,7 +56,7 @@ def _open_forget_gate(shape: tuple[int, ...], dtype: Any = None) -> Any:
     return tf.concat([zero, zero + 1, zero, zero], 0)
 
 
-class Layer(keras.layers.Layer):
+class Layer(Built):
     """A cell unrolled over time; with `residual` its first input is added to its output."""
 
     def __init__(self, inputs: int, units: int, *, name: str, residual: bool = False) -> None:
@@ -68,7 +77,7 @@ class Layer(keras.layers.Layer):
         return outputs, state
 
 
-class Bidirectional(keras.layers.Layer):
+class Bidirectional(Built):
     """A layer that reads the sentence both ways; its state is the backward one's."""
 
     def __init__(self, inputs: int, units: int, *, name: str) -> None:
@@ -82,7 +91,7 @@ class Bidirectional(keras.layers.Layer):
         return list(zip(ahead, reversed(back), strict=True)), state
 
 
-class Attention(keras.layers.Layer):
+class Attention(Built):
     """Bahdanau's: weights = softmax(v . tanh(W h + U memory)), result = their mean of memory.
 
     Shapes: query ``(batch, units)``, keys = U memory and memory ``(batch, length, units)``.
@@ -107,7 +116,7 @@ class Attention(keras.layers.Layer):
         return tf.squeeze(tf.matmul(tf.nn.softmax(scores)[:, None], memory), 1)
 
 
-class Embedding(keras.layers.Layer):
+class Embedding(Built):
     """Tokens ``(batch, length)`` to one ``(batch, units)`` for each step."""
 
     def __init__(self, vocab: int, units: int, name: str = "embedding") -> None:
@@ -120,7 +129,7 @@ class Embedding(keras.layers.Layer):
         return found
 
 
-class Encoder(keras.layers.Layer):
+class Encoder(Built):
     """Tokens to memory ``(batch, length, units)`` and the last state of each layer."""
 
     def __init__(self, vocab: int, units: int, layers: int) -> None:
@@ -140,7 +149,7 @@ class Encoder(keras.layers.Layer):
         return tf.stack(outputs, axis=1), states
 
 
-class Decoder(keras.layers.Layer):
+class Decoder(Built):
     """Tokens, memory and states to ``(batch, length, units)``.
 
     Attention looks from the bottom layer alone, so the others are unrolled after it, one by one.
@@ -170,7 +179,7 @@ class Decoder(keras.layers.Layer):
         return tf.stack(outputs, axis=1)
 
 
-class Output(keras.layers.Layer):
+class Output(Built):
     """``(batch, length, units)`` to logits ``(batch * run, vocab)``, one for each run of five tokens."""
 
     def __init__(self, vocab: int, units: int) -> None:
@@ -200,6 +209,7 @@ class GNMT(keras.Model):
         self.encoder = Encoder(vocab, units, layers)
         self.decoder = Decoder(vocab, units, layers)
         self.logits = Output(vocab, units)
+        self.built = True
 
     def call(self, source: Any, target: Any, training: bool = False) -> tuple[Any, ...]:
         memory, states = self.encoder(source)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from baechi.backends.pytorch.placed import Planner, Runtime, is_disabled
+from baechi.backends.pytorch.placed import Planner, Runtime
+from baechi.backends.switch import is_disabled
 
 __all__ = ["Compiled", "CompiledGraph"]
 

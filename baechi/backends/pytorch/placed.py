@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from baechi.backends.pytorch.autograd import PlacedForward, make_forward
 from baechi.backends.pytorch.executor import Executor
 from baechi.backends.pytorch.kinds import Kind, is_uninitialized, kind_of
 from baechi.backends.pytorch.pool import Threads
+from baechi.backends.switch import is_disabled
 from baechi.frontends.pytorch.program import TorchProgram
 from baechi.ir.plan import Plan
 
@@ -27,7 +27,6 @@ __all__ = [
     "Planner",
     "Runtime",
     "attach",
-    "is_disabled",
     "runtime_of",
     "untouched",
     "without_hooks",
@@ -113,11 +112,6 @@ def without_hooks(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         vars(module).update(held)
-
-
-def is_disabled() -> bool:
-    """Whether ``BAECHI_DISABLE`` says to leave everything alone."""
-    return os.environ.get("BAECHI_DISABLE", "") not in ("", "0")
 
 
 def attach(module: nn.Module, planner: Planner) -> nn.Module:

@@ -1,10 +1,12 @@
 """A TensorFlow step that runs as planned."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import tensorflow as tf
 
+from baechi.backends.limits import explain_out_of_memory
 from baechi.backends.tf.check import check_partitions
 from baechi.backends.tf.devices import device_names
 from baechi.backends.tf.rewrite import GIVEN, placed_graph
@@ -76,7 +78,8 @@ class PlacedStep:
         """Train one step on these arguments, and return what the step returns.
 
         Raises:
-            BaechiError: B601 when an op fails, B606 when the step is closed, B608 and B713 on arguments
+            BaechiError: B601 when an op fails, B615 when a device has no more memory, B617 when a worker is
+                gone, B606 when the step is closed, B608 and B713 on arguments
                 that are not like the captured ones, B621 when TensorFlow ran an op elsewhere than planned.
         """
         return self.program.rebuild(self.step(self.program.flatten(args, kwargs)))
@@ -97,10 +100,20 @@ class PlacedStep:
             with self._options.applied():
                 results: list[Any] = self._function(*values)
                 return results
-        except tf.errors.ResourceExhaustedError as error:
-            raise BaechiError("B615", _first_line(error), help="place a smaller batch, or on more devices") from error
         except tf.errors.OpError as error:
-            raise BaechiError("B601", f"the step failed: {_first_line(error)}") from error
+            raise self._explained(error) from error
+
+    def _explained(self, error: Any) -> BaechiError:
+        """One clear error for what TensorFlow raised while a step ran."""
+        text = str(error)
+        name = next((name for name, full in self.devices.items() if full in text), None)
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            cap = None if name is None else self.plan.cluster.device[name].memory_bytes
+            found = explain_out_of_memory(error, name or "a device", cap)
+            return found or BaechiError("B615", _first_line(error))
+        if isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError):
+            return BaechiError("B617", f"a worker is gone: {_first_line(error)}", help="run the plan again")
+        return BaechiError("B601", f"the step failed: {_first_line(error)}")
 
     def checked(self, values: Sequence[Any]) -> list[Any]:
         """Run one step and compare what was run with the plan.
@@ -110,10 +123,35 @@ class PlacedStep:
         """
         with partitions() as graphs:
             results = self._run(values)
-        self.partition_graphs = graphs
+        self.partition_graphs = tuple(graphs)
         names = {full: name for name, full in self.devices.items()}
         check_partitions(graphs, self.graph_def, self.program.op_of, names)
         return results
+
+    def traced(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Become one call in the graph of a `tf.function` under construction, on its symbolic arguments.
+
+        To be prepared before.
+        """
+        values = self.program.flatten(args, kwargs)
+        with self._options.applied():
+            return self.program.rebuild(self._function(*(values[i] for i in self._given)))
+
+    def prepare(self) -> None:
+        """Move the variables to their devices, and check a step on copies of them and arguments of zeros.
+
+        Raises:
+            BaechiError: B621 when an op ran elsewhere.
+        """
+        if self._unchecked:
+            self._unchecked = False
+            self._rehearse()
+        self._homes.enter()
+
+    def _rehearse(self) -> None:
+        specs = [self.program.specs[i] for i in self._given]
+        zeros = [tf.zeros(spec.shape, spec.dtype) for spec in specs if spec is not None]
+        PlacedStep(self.program, self.plan, devices=self.devices).checked(zeros)
 
     def _input(self, i: int, value: Any) -> Any:
         spec = self.program.specs[i]
@@ -171,5 +209,9 @@ class PlacedStep:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = (str(error) or type(error).__name__).strip().splitlines()
-    return next((line for line in lines if line.strip() and not line.startswith("Graph execution error")), lines[0])
+    """What TensorFlow says went wrong, and at which node, without the traces around it."""
+    text = str(error) or type(error).__name__
+    told = re.search(r"([^\n]+?)\s*\[\[\{\{node ([^}]+)\}\}\]\]", text)
+    if told is not None:
+        return f"{told[1].strip()} (node '{told[2]}')"
+    return text.strip().splitlines()[0]
