@@ -26,7 +26,18 @@ from baechi.ir.graph import Graph
 __all__ = ["capture", "capture_traced"]
 
 _PYTHON = ("EagerPyFunc", "PyFunc", "PyFuncStateless")
-_OLD = ("Enter", "Exit", "LoopCond", "Merge", "NextIteration", "RefEnter", "RefSwitch", "Switch", "Variable", "VariableV2")
+_OLD = (
+    "Enter",
+    "Exit",
+    "LoopCond",
+    "Merge",
+    "NextIteration",
+    "RefEnter",
+    "RefSwitch",
+    "Switch",
+    "Variable",
+    "VariableV2",
+)
 _OUTSIDE = ("AnonymousIterator", "IteratorGetNext", "MakeIterator", "OneShotIterator", "IteratorV2", "TPUReplicate")
 _WITHOUT_EFFECT = ("NoOp", "Placeholder", "ReadVariableOp")
 
@@ -284,7 +295,9 @@ def _check_kinds(nodes: Iterable[NodeDef], library: FunctionDefLibrary) -> None:
                 help="write it with TensorFlow's own ops instead of tf.py_function or tf.numpy_function",
             )
         if node.op in _OUTSIDE or node.op in _OLD or node.op.startswith(("Collective", "Nccl", "XlaLaunch")):
-            what = "is control flow or a variable of TensorFlow 1" if node.op in _OLD else "belongs to one device or host"
+            what = (
+                "is control flow or a variable of TensorFlow 1" if node.op in _OLD else "belongs to one device or host"
+            )
             raise BaechiError(
                 "B716",
                 f"op {node.op} '{node.name}' {what}, so the step cannot be placed",

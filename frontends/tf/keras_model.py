@@ -15,9 +15,7 @@ from baechi.frontends.tf.trace import spec_of, trace
 __all__ = ["capture_keras", "train_step"]
 
 
-def capture_keras(
-    model: Any, x: Any, y: Any = None, sample_weight: Any = None, *, name: str = ""
-) -> TensorFlowProgram:
+def capture_keras(model: Any, x: Any, y: Any = None, sample_weight: Any = None, *, name: str = "") -> TensorFlowProgram:
     """Capture the training step of a compiled Keras model, metrics and all.
 
     The program takes what was given of ``(x, y, sample_weight)`` and returns the model's logs; its ``loss``
@@ -56,7 +54,9 @@ def train_step(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> 
         BaechiError: B711 on a model that runs eagerly, B717 on one that is not compiled.
     """
     if not isinstance(model, keras.Model):
-        raise BaechiError("B717", f"{type(model).__name__} is no Keras model", help="give a keras.Model, or a tf.function")
+        raise BaechiError(
+            "B717", f"{type(model).__name__} is no Keras model", help="give a keras.Model, or a tf.function"
+        )
     if not getattr(model, "compiled", False) or model.optimizer is None:
         raise BaechiError(
             "B717",
@@ -70,13 +70,13 @@ def train_step(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> 
     _build(model, x, y, sample_weight)
     weighted = sample_weight is not None
 
-    @tf.function(autograph=False)
     def step(*batch: Any) -> Any:
         rest = list(batch)
         weight = rest.pop() if weighted else None
         return model.train_step(keras.utils.pack_x_y_sample_weight(rest[0], *rest[1:], sample_weight=weight))
 
-    return step
+    made: Callable[..., Any] = tf.function(step, autograph=False)
+    return made
 
 
 def _build(model: Any, x: Any, y: Any, sample_weight: Any) -> None:

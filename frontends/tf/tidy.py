@@ -37,9 +37,7 @@ def bypass(nodes: Nodes, returned: Iterable[str]) -> Tidied:
     ends = set(returned)
     for name in ends:
         rewire(nodes[name], data(nodes[name]), ())
-    gone = {
-        name: data(node)[0] for name, node in nodes.items() if node.op == "Identity" and not control(node)
-    }
+    gone = {name: data(node)[0] for name, node in nodes.items() if node.op == "Identity" and not control(node)}
     renamed = {f"{name}:0": source for name, source in gone.items()}
     waits = {name: node_of(resolve(source, renamed)) for name, source in gone.items()}
     kept = {name: node for name, node in nodes.items() if name not in gone}
@@ -138,7 +136,9 @@ def scatter_constants(nodes: Nodes, values: Values, results: Sequence[str]) -> t
         for reference in data(node):
             source = node_of(reference)
             if source in small and source not in mine:
-                mine[source] = source if source not in used else _fresh(f"{name}/{source.rpartition('/')[2]}", nodes, copied)
+                mine[source] = (
+                    source if source not in used else _fresh(f"{name}/{source.rpartition('/')[2]}", nodes, copied)
+                )
                 used.add(source)
                 copied[mine[source]] = _copy(nodes[source], mine[source])
                 values.made[mine[source]] = values.made[source]
