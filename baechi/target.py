@@ -8,51 +8,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from baechi.errors import BaechiError
 from baechi.frontends.workload import Defaults, read_expert, read_target, with_expert
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op
+from baechi.jobs import DEFAULT_FRAMEWORK, Job, Program, host_of
 from baechi.passes.lighten import Lighten
 from baechi.passes.microbatch import microbatches as unrolled
 
-if TYPE_CHECKING:
-    import torch
-
-    from baechi.frontends.pytorch import TorchProgram
-
-__all__ = ["Job", "Target", "load_target"]
+__all__ = ["Target", "load_target", "module_of"]
 
 _FORMS = "write models:NAME, package.module:callable, FILE.json or FILE.stg"
-_FIELDS = ("module", "args", "kwargs", "target", "loss", "optimizer", "optimizer_options", "expert")
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """A training step to capture and run.
-
-    Attributes:
-        build: makes the module.
-        args, kwargs, target: example inputs.
-        loss: as for `capture`.
-        optimizer: name, class or instance; `optimizer_options` over it.
-        expert: from a module path and a number of devices to a device.
-    """
-
-    build: "Callable[[], torch.nn.Module]"
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] | None = None
-    target: Any = None
-    loss: Any = "output"
-    optimizer: Any = "sgd"
-    optimizer_options: Mapping[str, Any] | None = None
-    expert: Callable[[str, int], int | None] | None = None
-
-    @property
-    def inputs(self) -> list[Any]:
-        """All that a step takes, as it is flattened: args, kwargs and, if there is one, the target."""
-        return [tuple(self.args), dict(self.kwargs or {}), *([] if self.target is None else [self.target])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,31 +68,27 @@ class Target:
         return str(self.description["name"])
 
     @cached_property
-    def program(self) -> "TorchProgram":
+    def program(self) -> Program:
         """The captured step.
 
         Raises:
-            BaechiError: B603 for a file, which has no code to run; B7xx as `capture`.
+            BaechiError: B603 for a file, which has no code to run; B7xx as `Job.capture`.
+        """
+        program = self.code.capture(self.name, self.microbatches)
+        return self.code.lightened(program, self.lighten(program.graph))
+
+    @property
+    def code(self) -> Job:
+        """The step to capture.
+
+        Raises:
+            BaechiError: B603 for a file, which has none.
         """
         if self.job is None:
             raise BaechiError(
                 "B603", f"'{self.name}' is a file of costs, not code", help="name a model to run: models:inception_v3"
             )
-        from baechi.frontends.pytorch import build_meta, capture, conform
-
-        job = self.job
-        program = capture(
-            build_meta(job.build),
-            job.args,
-            job.kwargs,
-            loss=job.loss,
-            target=job.target,
-            optimizer=job.optimizer,
-            optimizer_options=job.optimizer_options,
-            name=self.name,
-            microbatches=self.microbatches,
-        )
-        return conform(program, self.lighten(program.graph))
+        return self.job
 
     def lightened(self, lighten: Lighten) -> "Target":
         """The same step with more recomputed and offloaded, by the names of its plain ops and tensors."""
@@ -150,6 +114,7 @@ def load_target(
     ignore_colocation: bool = False,
     expert: str | None = None,
     microbatches: int = 1,
+    framework: str | None = None,
 ) -> Target:
     """Find what `text` names; nothing is captured or read yet.
 
@@ -157,15 +122,21 @@ def load_target(
         text: ``models:inception_v3``; ``package.module:callable``, whose callable (called with
             ``batch=`` if it takes that) returns a `ModelSpec`, a ``(module, args)`` pair or a dict
             with ``module``, ``args``, ``kwargs``, ``target``, ``loss``, ``optimizer``,
-            ``optimizer_options``, ``expert``; or a JSON or STG file.
+            ``optimizer_options``, ``expert``; or a JSON or STG file. For TensorFlow the callable
+            returns ``(step, args)`` of a ``tf.function`` that trains, ``(model, x, y)`` of a
+            compiled Keras model and one batch, or a dict with ``step``, ``args``, ``kwargs`` or
+            ``model``, ``x``, ``y``, ``sample_weight``, each with ``expert``; or it is itself a
+            ``tf.function`` with an ``input_signature``, the step.
         batch: batch size of a model.
         options: the model's own options.
         ignore_colocation: drop a file's colocation groups.
         expert: a file with an expert's split, for a file target.
         microbatches: into how many copies the step is unrolled.
+        framework: ``pytorch`` or ``tensorflow``; when None, that of what a callable returns, and
+            ``pytorch`` for a model.
 
     Raises:
-        BaechiError: B101 to B106 when there is no such target, B109 when a person's own code raises.
+        BaechiError: B108 on an unknown framework, B101 to B106 when there is no such target, B109 when a person's own code raises.
 
     Example:
         >>> load_target("models:mlp", batch=4).description
@@ -184,14 +155,20 @@ def load_target(
     where, _, name = text.partition(":")
     if not name:
         raise BaechiError("B106", f"'{text}' is no target", help=_FORMS)
-    spec = _model(name, options or {}) if where == "models" else _call(where, name, batch, options or {})
+    if framework is not None:
+        host_of(framework).begin()
+    ours = where == "models"
+    spec = _model(name, framework, options or {}) if ours else _call(where, name, batch, options or {})
     batch = batch or getattr(spec, "default_batch", None)
     if batch is not None and batch < 1:
         raise BaechiError("B102", f"a batch of {batch} is no batch", help="a whole number from 1 on")
     description = {"name": name, **description} | ({"batch": batch} if batch else {})
     if options:
         description["options"] = dict(options)
-    return Target(description, job=_job(spec, text, batch), microbatches=microbatches)
+    job = _job(spec, text, batch, framework)
+    if job.framework != DEFAULT_FRAMEWORK:
+        description["framework"] = job.framework
+    return Target(description, job=job, microbatches=microbatches)
 
 
 def _owner(op: Op) -> str:
@@ -207,10 +184,21 @@ def _reader(path: str, ignore_colocation: bool, expert: str | None) -> Callable[
     return read
 
 
-def _model(name: str, options: Mapping[str, Any]) -> Any:
-    from baechi.models.base import get
+def module_of(text: str, framework: str) -> str:
+    """The module that has the code of a target.
 
-    return get(name, **options)
+    Example:
+        >>> module_of("models:mlp", "pytorch"), module_of("package.steps:train", "pytorch")
+        ('baechi.models.mlp', 'package.steps')
+    """
+    where, _, name = text.partition(":")
+    if where != "models":
+        return where
+    return f"baechi.models.{name}" if framework == DEFAULT_FRAMEWORK else f"baechi.models.tf.{name}"
+
+
+def _model(name: str, framework: str | None, options: Mapping[str, Any]) -> Any:
+    return host_of(framework or DEFAULT_FRAMEWORK).model(name, options)
 
 
 def _call(where: str, name: str, batch: int | None, options: Mapping[str, Any]) -> Any:
@@ -218,13 +206,18 @@ def _call(where: str, name: str, batch: int | None, options: Mapping[str, Any]) 
     if here not in sys.path:  # as `python -m` does: a person's own module lies beside them
         sys.path.insert(0, here)
     try:
-        made = getattr(importlib.import_module(where), name)
+        module = importlib.import_module(where)
+        if "tensorflow" in sys.modules:
+            host_of("tensorflow").begin()  # before the callable makes a tensor
+        made = getattr(module, name)
     except ImportError as error:
         raise BaechiError("B106", f"'{where}' cannot be imported: {error}", help=_FORMS) from None
     except AttributeError:
         raise BaechiError("B106", f"module '{where}' has no '{name}'", help=_FORMS) from None
     except Exception as error:
         raise _theirs(where, error) from error
+    if host_of("tensorflow").is_step(made):
+        return made
     if not callable(made):
         raise BaechiError("B106", f"'{where}:{name}' is not callable", help="it must return (module, args) or a dict")
     signature = inspect.signature(made)
@@ -246,20 +239,19 @@ def _theirs(what: str, error: Exception) -> BaechiError:
     return BaechiError("B109", f"'{what}' raised {type(error).__name__}: {error}", help=f"at {at}")
 
 
-def _job(spec: Any, text: str, batch: int | None) -> Job:
-    from baechi.models.base import ModelSpec
+def _job(spec: Any, text: str, batch: int | None, framework: str | None) -> Job:
+    found = framework or _framework_of(spec)
+    job = host_of(found).job_of(spec, batch)
+    if job is None:
+        raise BaechiError("B106", f"'{text}' returned {type(spec).__name__}", help="return " + host_of(found).forms)
+    return job
 
-    if isinstance(spec, ModelSpec):
-        args, target = spec.example(batch or spec.default_batch)
-        return Job(spec.build, args, None, target, spec.loss, spec.optimizer[0], spec.optimizer[1], spec.expert)
-    if isinstance(spec, tuple) and len(spec) == 2:
-        spec = {"module": spec[0], "args": spec[1]}
-    if not (isinstance(spec, Mapping) and "module" in spec and set(spec) <= set(_FIELDS)):
-        raise BaechiError(
-            "B106",
-            f"'{text}' returned {type(spec).__name__}",
-            help="return (module, args), or a dict of " + ", ".join(_FIELDS),
-        )
-    rest = dict(spec)
-    module = rest.pop("module")
-    return Job(lambda: module, tuple(rest.pop("args", ())), **rest)
+
+def _framework_of(spec: Any) -> str:
+    """Whose step a person's callable returned; the default one's when that cannot be told."""
+    if isinstance(spec, Mapping):
+        return "tensorflow" if {"step", "model"} & set(spec) else DEFAULT_FRAMEWORK
+    tensorflow = sys.modules.get("tensorflow")  # who returns a step of it has imported it
+    first = spec[0] if isinstance(spec, tuple) and spec else spec
+    kinds = () if tensorflow is None else (tensorflow.types.experimental.PolymorphicFunction, tensorflow.keras.Model)
+    return "tensorflow" if isinstance(first, kinds) else DEFAULT_FRAMEWORK

@@ -1,13 +1,11 @@
 """A part of m-SCT's linear programme, written down as arrays and solved by GLOP's dual simplex."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from ortools.math_opt import model_pb2
+from baechi.placers._glop import minimize
 
 __all__ = ["Bounds", "Net", "make_net", "solve_rows"]
 
@@ -73,16 +71,11 @@ def solve_rows(net: Net, low: Bounds, longest: Floats, edges: Ints, bound: Float
     Args:
         longest: float64[blocks], the longest path known in each block, for the scale.
     """
-    from ortools.math_opt.python import mathopt
-
     rows = _Rows.of(net, low, edges)
     scale = _LONGEST / longest[rows.blocks].max()
-    model = mathopt.Model.from_model_proto(_proto(net, low, rows, scale))
-    how = mathopt.SolveParameters(threads=1, lp_algorithm=mathopt.LPAlgorithm.DUAL_SIMPLEX)
-    result = mathopt.solve(model, mathopt.SolverType.GLOP, params=how)
-    if result.termination.reason != mathopt.TerminationReason.OPTIMAL:
+    values = _minimum(net, low, rows, scale)
+    if values is None:
         return
-    values = np.array(result.variable_values(list(model.variables())))
     w, found = np.split(values[len(rows.nodes) :], [len(rows.blocks)])
     bound[rows.blocks] = np.maximum(bound[rows.blocks], w / scale)
     y[rows.free] = found.clip(0.0, 1.0)
@@ -90,7 +83,7 @@ def solve_rows(net: Net, low: Bounds, longest: Floats, edges: Ints, bound: Float
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """Variables: a start per node, w per block, y per free edge. Rows: see `_proto`.
+    """Variables: a start per node, w per block, y per free edge. Rows: see `_minimum`.
 
     Args:
         first: node that each node of `net` starts with, chains being one, after `delay`.
@@ -126,13 +119,11 @@ class _Rows:
         )
 
 
-def _proto(net: Net, low: Bounds, rows: _Rows, scale: float) -> "model_pb2.ModelProto":
+def _minimum(net: Net, low: Bounds, rows: _Rows, scale: float) -> Floats | None:
     """One row for each edge, each end of a path, and each node with several choices::
 
     start_v - start_u + c y >= k_u + c        w - start_u >= tail_u        sum y <= 1
     """
-    from ortools.math_opt import model_pb2
-
     start = np.zeros(len(net.k), np.int64)
     start[rows.nodes] = np.arange(len(rows.nodes))
     start = start[rows.first]
@@ -161,38 +152,15 @@ def _proto(net: Net, low: Bounds, rows: _Rows, scale: float) -> "model_pb2.Model
         chosen = several[end]
         parts.append((count + (np.cumsum(several) - 1)[end[chosen]], y[rows.free[chosen]], np.ones(chosen.sum())))
         count += int(several.sum())
-    return _fill_proto(
-        model_pb2.ModelProto(),
+    entries = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    order = np.lexsort((entries[1], entries[0]))
+    costs = np.zeros(len(rows.nodes) + len(rows.blocks) + len(rows.free))
+    costs[w[rows.blocks]] = 1.0
+    return minimize(
         lower=np.concatenate((low.head[rows.nodes] * scale, low.w[rows.blocks] * scale, np.zeros(len(rows.free)))),
         upper=np.concatenate((np.full(len(rows.nodes) + len(rows.blocks), np.inf), np.ones(len(rows.free)))),
-        costs=w[rows.blocks],
+        costs=costs,
         least=np.concatenate((least * scale, np.full(count - len(row), -np.inf))),
         most=np.concatenate((np.full(len(row), np.inf), np.ones(count - len(row)))),
-        entries=[np.concatenate(part) for part in zip(*parts, strict=True)],
+        entries=(entries[0][order], entries[1][order], entries[2][order].astype(np.float64)),
     )
-
-
-def _fill_proto(
-    proto: "model_pb2.ModelProto",
-    lower: Floats,
-    upper: Floats,
-    costs: Ints,
-    least: Floats,
-    most: Floats,
-    entries: list[NDArray[np.generic]],
-) -> "model_pb2.ModelProto":
-    """Arrays go in whole: the expression interface takes as long to build the model as to solve it."""
-    proto.variables.ids.extend(range(len(lower)))
-    proto.variables.lower_bounds.extend(lower.tolist())
-    proto.variables.upper_bounds.extend(upper.tolist())
-    proto.variables.integers.extend([False] * len(lower))
-    proto.objective.linear_coefficients.ids.extend(costs.tolist())
-    proto.objective.linear_coefficients.values.extend([1.0] * len(costs))
-    proto.linear_constraints.ids.extend(range(len(least)))
-    proto.linear_constraints.lower_bounds.extend(least.tolist())
-    proto.linear_constraints.upper_bounds.extend(most.tolist())
-    order = np.lexsort((entries[1], entries[0]))
-    proto.linear_constraint_matrix.row_ids.extend(entries[0][order].tolist())
-    proto.linear_constraint_matrix.column_ids.extend(entries[1][order].tolist())
-    proto.linear_constraint_matrix.coefficients.extend(entries[2][order].tolist())
-    return proto

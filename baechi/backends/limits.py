@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch.autograd.profiler import profile
+from typing import TYPE_CHECKING, Any
 
 from baechi.errors import BaechiError
 from baechi.units import format_bytes
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "ALLOWANCE_BYTES",
@@ -39,6 +39,7 @@ _SIGNS = (
     "not enough memory",
     "out of memory",
     "bad_alloc",
+    "oom when allocating",
     "can't start new thread",
 )
 
@@ -101,6 +102,8 @@ def limit_memory(cap_bytes: int, *, allowance_bytes: int = ALLOWANCE_BYTES) -> M
 
 def _settle() -> None:
     """Train something tiny: torch loads code and makes threads and workspaces when they are first needed."""
+    import torch
+
     random = torch.get_rng_state()
     module = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3), torch.nn.Flatten(), torch.nn.Linear(16, 4))
     optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
@@ -109,7 +112,7 @@ def _settle() -> None:
     torch.set_rng_state(random)
 
 
-def limit_cuda(cap_bytes: Mapping[torch.device, int]) -> None:
+def limit_cuda(cap_bytes: "Mapping[torch.device, int]") -> None:
     """Hold this process to so many bytes of each GPU.
 
     Torch's caching allocator raises `torch.OutOfMemoryError` past it. The CUDA context of the
@@ -118,6 +121,8 @@ def limit_cuda(cap_bytes: Mapping[torch.device, int]) -> None:
     Args:
         cap_bytes: by CUDA device.
     """
+    import torch
+
     for device, nbytes in cap_bytes.items():
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, nbytes / total), device)
@@ -156,11 +161,13 @@ def is_out_of_memory_text(text: str) -> bool:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
+    torch = sys.modules.get("torch")  # who has not loaded it got no error of it
+    kinds: tuple[type[BaseException], ...] = (MemoryError, *([torch.OutOfMemoryError] if torch else []))
     seen: set[int] = set()
     at: BaseException | None = error
     while at is not None and id(at) not in seen:
         seen.add(id(at))
-        if isinstance(at, MemoryError | torch.OutOfMemoryError) or is_out_of_memory_text(str(at)):
+        if isinstance(at, kinds) or is_out_of_memory_text(str(at)):
             return True
         at = at.__cause__ or at.__context__
     return False
@@ -230,6 +237,8 @@ def allocations() -> Iterator[Allocations]:
         >>> 4000 <= found.peak_bytes < 4200
         True
     """
+    from torch.autograd.profiler import profile
+
     found = Allocations()
     with profile(use_kineto=False, profile_memory=True) as profiler:
         yield found

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from baechi.errors import BaechiError
+from baechi.jobs import FRAMEWORKS
 from baechi.units import parse_seconds
 
 __all__ = [
@@ -28,6 +29,7 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     """The graph, the devices and the costs."""
     parser.add_argument("target", metavar="TARGET", help="models:NAME, package.module:callable, FILE.json or FILE.stg")
     model = parser.add_argument_group("the graph")
+    model.add_argument("--framework", choices=tuple(FRAMEWORKS), help="of a model (default pytorch)")
     model.add_argument("--batch", type=positive, metavar="N", help="batch size of a model")
     model.add_argument(
         "--microbatches",

@@ -1,6 +1,7 @@
 """Data on stdout, talk on stderr, progress only where somebody is watching."""
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from baechi.units import format_seconds, to_seconds
 if TYPE_CHECKING:
     from baechi.placers import Progress
 
-__all__ = ["SearchLine", "emit", "emit_json", "progress", "say"]
+__all__ = ["SearchLine", "emit", "emit_json", "hush_libraries", "progress", "say"]
 
 _PATIENCE_SECONDS = 1.0
 _ERASE_LINE = "\r\x1b[K"
@@ -43,6 +44,15 @@ def emit_json(data: Mapping[str, Any]) -> None:
 def say(text: str) -> None:
     """Tell the person something; it is no data."""
     print(text, file=sys.stderr)
+
+
+def hush_libraries() -> None:
+    """From now on only Python talks on stderr: what libraries write past it, to the file itself, goes nowhere."""
+    sys.stderr.flush()
+    kept = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - /dev/null is no path of ours
+        os.dup2(nowhere.fileno(), 2)
+    sys.stderr = kept
 
 
 @contextmanager

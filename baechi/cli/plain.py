@@ -4,6 +4,7 @@ The process reads one JSON object from stdin and writes one to stdout; what the 
 prints goes to stderr.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 from baechi.cli.children import child_environment
 from baechi.errors import BaechiError
+from baechi.jobs import DEFAULT_FRAMEWORK, host_of
 from baechi.units import format_bytes
 
 __all__ = ["PlainOutcome", "main", "run_plain_apart"]
@@ -70,7 +72,8 @@ def run_plain_apart(
         "seed": seed,
         "threads": threads,
     }
-    environment = child_environment({"OMP_NUM_THREADS": str(threads)})
+    framework = description.get("framework", DEFAULT_FRAMEWORK)
+    environment = child_environment(host_of(framework).environment(cap_bytes, threads))
     command = [sys.executable, "-m", __name__]
     ran = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, env=environment, check=False)
     if ran.returncode != 0 or not ran.stdout:
@@ -119,38 +122,25 @@ def _answer(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _train(job: Mapping[str, Any]) -> dict[str, Any]:
-    from baechi.backends.heap import map_large_blocks
-    from baechi.backends.limits import limit_memory
-    from baechi.profile.plain import PLAIN_DEVICE, limit_threads, train_plain
-    from baechi.target import load_target
+    from baechi.profile.measured import PLAIN_DEVICE
+    from baechi.target import load_target, module_of
 
     described = job["target"]
-    limit_threads(job["threads"])
-    _import(described["target"])
-    if job["cap_bytes"] is not None:
-        map_large_blocks()  # it must not die of holes in a heap
-        limit_memory(job["cap_bytes"])
+    framework = described.get("framework", DEFAULT_FRAMEWORK)
+    with contextlib.suppress(ImportError):  # `load_target` says what is wrong
+        importlib.import_module(module_of(described["target"], framework))  # code is no part of what a step holds
+    host_of(framework).hold(job["cap_bytes"], job["threads"])
     target = load_target(
         described["target"],
         batch=described.get("batch"),
         options=described.get("options"),
+        framework=framework,
         microbatches=described.get("microbatches", 1),
     )
     if target.job is None:
         raise BaechiError("B603", f"'{target.name}' is a file of costs, not code")
-    it = target.job
-    measured = train_plain(
-        it.build,
-        it.args,
-        it.kwargs,
-        it.target,
-        loss=it.loss,
-        optimizer=it.optimizer,
-        optimizer_options=it.optimizer_options,
-        steps=job["steps"],
-        warmup=job["warmup"],
-        seed=job["seed"],
-        microbatches=target.microbatches,
+    measured = target.job.train_plain(
+        steps=job["steps"], warmup=job["warmup"], seed=job["seed"], microbatches=target.microbatches
     )
     return {
         "losses": list(measured.losses),
@@ -158,15 +148,6 @@ def _train(job: Mapping[str, Any]) -> dict[str, Any]:
         "peak_bytes": measured.peak_bytes[PLAIN_DEVICE],
         "error": None,
     }
-
-
-def _import(text: str) -> None:
-    """Code is no part of what a step holds, so it is there before the limit is."""
-    where, _, name = text.partition(":")
-    try:
-        importlib.import_module(f"baechi.models.{name}" if where == "models" else where)
-    except ImportError:
-        return  # `load_target` says what is wrong
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baechi.cli.arguments import positive, whole
-from baechi.cli.output import emit, emit_json, progress, say
+from baechi.cli.output import emit, emit_json, hush_libraries, progress, say
+from baechi.cli.servers import run_servers
 from baechi.cli.subject import named_target, restart_tuned, saved_target
 from baechi.cli.workers import be_worker, is_worker, start_workers
 from baechi.errors import BaechiError
@@ -17,7 +18,7 @@ from baechi.errors import BaechiError
 if TYPE_CHECKING:
     from baechi.ir.plan import Plan
     from baechi.profile.apart import Report
-    from baechi.profile.step import Measured
+    from baechi.profile.measured import Measured
     from baechi.report.text import PlainRun
     from baechi.target import Target
 
@@ -32,8 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         choices=("processes", "threads"),
-        default="processes",
-        help="what a device is: a process with only its own memory (default), or a thread of one process",
+        help="what a device is: a process with only its own memory (default), or a thread of one process "
+        "(default for TensorFlow, whose logical devices they are)",
     )
     parser.add_argument("--plain", action="store_true", help="train the plain model too, under the cap of one device")
     kept = parser.add_argument_group("checkpoints")
@@ -47,18 +48,27 @@ def execute(args: argparse.Namespace) -> int:
     """Run, and print what was measured."""
     if (args.every or args.resume) and not args.checkpoint:
         raise BaechiError("B108", "--every and --resume need --checkpoint DIR", help="say where checkpoints are kept")
-    if args.checkpoint and args.workers == "threads":
-        raise BaechiError("B108", "checkpoints are kept by worker processes", help="leave --workers threads out")
     restart_tuned(args)
     from baechi.ir.json import read_plan
     from baechi.profile.apart import measured_of
     from baechi.report.text import run_text
 
     plan = read_plan(args.plan)
+    is_tensorflow = plan.target.get("framework") == "tensorflow"
+    threads = args.workers == "threads" or (args.workers is None and is_tensorflow)
+    if args.checkpoint and (threads or is_tensorflow):
+        what = "checkpoints are kept by PyTorch's worker processes"
+        raise BaechiError(
+            "B108", what, help="leave --checkpoint out" if is_tensorflow else "leave --workers threads out"
+        )
     parameters = None
-    if args.workers == "threads":
+    if threads:
         target = saved_target(plan)
         measured = run_plan(target, plan, steps=args.steps, warmup=args.warmup, seed=args.seed)
+    elif is_tensorflow:
+        if args.is_process:
+            hush_libraries()  # TensorFlow tells of every socket that closes
+        target, measured = run_servers(plan, steps=args.steps, warmup=args.warmup, seed=args.seed)
     else:
         target, reports = _apart(args, plan)
         if reports is None:
@@ -142,15 +152,12 @@ def run_plan(
     """Train a target as planned.
 
     Raises:
-        BaechiError: B603 for a file, which has no code to run; B6xx as `train`.
+        BaechiError: B603 for a file, which has no code to run; B6xx as `Job.train`.
     """
-    program, job = target.program, target.job
-    assert job is not None  # `program` refuses a target without code
-    from baechi.profile.run import train
-
+    program = target.program
     _note_load()
     with progress(f"training {target.name}"):
-        return train(program, plan, job.build, job.inputs, steps=steps, warmup=warmup, seed=seed, memory=memory)
+        return target.code.train(program, plan, steps=steps, warmup=warmup, seed=seed, memory=memory)
 
 
 def _to_dict(

@@ -1,7 +1,6 @@
 """What the arguments stand for: the graph, the devices, the costs, the target of a saved plan."""
 
 import argparse
-import importlib
 import os
 import sys
 import time
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from baechi.ir.cluster import Cluster
     from baechi.ir.graph import Graph
     from baechi.ir.plan import Plan
+    from baechi.jobs import Job
     from baechi.profile.machine import Machine
     from baechi.target import Target
 
@@ -66,6 +66,7 @@ def target_of(args: argparse.Namespace) -> "Target":
         ignore_colocation=args.ignore_colocation,
         expert=args.expert,
         microbatches=args.microbatches,
+        framework=args.framework,
     )
 
 
@@ -73,7 +74,7 @@ def extract(args: argparse.Namespace) -> "tuple[Target, float]":
     """The target with its graph extracted or read, and the seconds that this took; errors as `load_subject`."""
     target = target_of(args)
     if target.job is not None:
-        importlib.import_module("baechi.frontends.pytorch")  # torch's own import is no part of the extraction
+        target.job.load()
     began = time.perf_counter()
     with progress(f"extracting {target.name}"):
         _ = target.graph
@@ -88,9 +89,12 @@ def load_subject(args: argparse.Namespace) -> Subject:
     """
     from baechi.api import resolve
     from baechi.config import parse_cluster
+    from baechi.jobs import host_of
 
     if args.cluster:
-        parse_cluster(args.cluster)  # a typo is found before the model is traced
+        devices = parse_cluster(args.cluster)  # a typo is found before the model is traced
+        if args.framework:
+            host_of(args.framework).begin(len(devices))
     target, seconds = extract(args)
     cluster = _cluster(args, target)
     table = _table(args, target, cluster)
@@ -103,7 +107,7 @@ def _cluster(args: argparse.Namespace, target: "Target") -> "Cluster":
 
     own = target.defaults.cluster
     if args.cluster:
-        measured = _rates() if target.job is not None and _is_local(parse_cluster(args.cluster)) else None
+        measured = _rates(target.job) if target.job is not None and _is_local(parse_cluster(args.cluster)) else None
         is_file = Path(args.cluster).is_file()
         contention = args.contention or (own.contention if own is not None and not is_file else None)
         cluster = parse_cluster(args.cluster, contention=contention, measured=measured)
@@ -111,22 +115,16 @@ def _cluster(args: argparse.Namespace, target: "Target") -> "Cluster":
             cluster = replace(cluster, cores={})  # declared times are those of devices that share nothing
     elif own is not None:
         cluster = replace(own, contention=args.contention) if args.contention else own
-    elif target.job is not None and (gpus := _gpus()) is not None:
+    elif target.job is not None and (gpus := target.job.gpus()) is not None:
         cluster = replace(gpus, contention=args.contention) if args.contention else gpus
         say(f"note: no --cluster, so the {len(gpus)} GPUs of this machine")
     else:
         count = args.devices or min(_MOST_DEFAULT_DEVICES, len(os.sched_getaffinity(0)))
-        cluster = local_cluster(count, args.memory, _rates() if target.job is not None else None)
+        cluster = local_cluster(count, args.memory, _rates(target.job) if target.job is not None else None)
         cluster = replace(cluster, contention=args.contention) if args.contention else cluster
         say(f"note: no --cluster, so {count} virtual devices on this machine's processor")
         return cluster
     return resize(cluster, devices=args.devices, memory=args.memory)
-
-
-def _gpus() -> "Cluster | None":
-    from baechi.profile.devices import cuda_cluster
-
-    return cuda_cluster()
 
 
 def _is_local(cluster: "Cluster") -> bool:
@@ -141,17 +139,10 @@ def local_rates(*, refresh: bool = False) -> "Machine":
         return measure_cpu(refresh=refresh)
 
 
-def _rates() -> dict[str, float]:
-    """The same by the names of `config.LOCAL`."""
-    machine = local_rates()
-    link = machine.link()
-    return {
-        "flops_per_second": machine.flops_per_second,
-        "bytes_per_second": machine.bytes_per_second,
-        "launch_seconds": machine.launch_seconds,
-        "link_latency_seconds": link.latency_seconds,
-        "link_bytes_per_second": link.bytes_per_second,
-    }
+def _rates(job: "Job") -> dict[str, float]:
+    """What it does under a job's framework, by the names of `config.LOCAL`."""
+    with progress("measuring this machine's processor"):
+        return job.rates()
 
 
 def _table(args: argparse.Namespace, target: "Target", cluster: "Cluster") -> "CostTable | None":
@@ -162,13 +153,10 @@ def _table(args: argparse.Namespace, target: "Target", cluster: "Cluster") -> "C
     table = read_table(args.table, missing_ok=args.measure)
     if args.measure:
         from baechi.profile.beside import neighbours_of
-        from baechi.profile.run import measure_ops
 
-        job = target.job
-        assert job is not None  # refused above
         with progress(f"measuring the ops of {target.name}"):
             beside = neighbours_of(len(cluster), len(os.sched_getaffinity(0)))
-            table = table.updated("cpu", measure_ops(target.program, job.build, job.inputs, beside=beside))
+            table = table.updated("cpu", target.code.measure_ops(target.program, beside=beside))
         say(f"wrote {write_table(table, args.table)}")
     kinds = {d.type: d for d in cluster.devices}
     for kind, device in kinds.items():
@@ -207,20 +195,23 @@ def named_target(plan: "Plan") -> "Target":
     Raises:
         BaechiError: B406 when the plan does not say where its graph is from.
     """
+    from baechi.jobs import host_of
     from baechi.passes.lighten import Lighten
     from baechi.target import load_target
 
     known = plan.target
     text, batch, options, expert = (known.get(k) for k in ("target", "batch", "options", "expert"))
-    microbatches = known.get("microbatches", 1)
+    microbatches, framework = known.get("microbatches", 1), known.get("framework")
     good = isinstance(text, str) and isinstance(batch, int | None) and isinstance(options, dict | None)
-    good = good and isinstance(microbatches, int)
+    good = good and isinstance(microbatches, int) and isinstance(framework, str | None)
     if not (good and isinstance(expert, str | None)):
         raise BaechiError(
             "B406",
             f"the plan for '{known.get('name', 'graph')}' does not say where its graph is from",
             help="it was made by Python code: use it there, by ModelPlan.pinned()",
         )
+    if framework is not None:
+        host_of(framework).begin(len(plan.cluster))
     target = load_target(
         str(text),
         batch=batch,
@@ -228,6 +219,7 @@ def named_target(plan: "Plan") -> "Target":
         ignore_colocation=bool(known.get("ignore_colocation")),
         expert=expert,
         microbatches=microbatches,
+        framework=framework,
     )
     return target.lightened(Lighten.of(known))
 
@@ -245,6 +237,6 @@ def saved_target(plan: "Plan") -> "Target":
         raise BaechiError(
             "B402",
             f"the plan is for another graph than '{target.name}' gives now ({plan.graph}, not {graph.digest})",
-            help="the model, its options or the version of torch changed: place it again",
+            help="the model, its options or the version of its framework changed: place it again",
         )
     return target

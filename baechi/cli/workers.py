@@ -48,10 +48,11 @@ def start_workers(plan: "Plan", target: "Target", order: "Order") -> "tuple[Repo
     from baechi.backends.pytorch.executor import torch_devices
     from baechi.backends.pytorch.workers.emit import ranks_of
     from baechi.backends.pytorch.workers.world import World, host_store
+    from baechi.jobs.pytorch import torch_program
     from baechi.profile.run import check_memory
 
     torch_devices(plan)
-    check_memory(target.program, plan)
+    check_memory(torch_program(target.program), plan)
     names = tuple(ranks_of(plan))
     store, port = host_store()
     with _processes(len(names), port) as processes:
@@ -66,8 +67,9 @@ def _parts(plan: "Plan", target: "Target") -> Any:
     from baechi.api import timeline_of
     from baechi.backends.pytorch.workers.emit import make_parts
     from baechi.cli.subject import measured_table
+    from baechi.jobs.pytorch import torch_program
 
-    return make_parts(target.program, plan, timeline_of(target.graph, plan, measured_table(None)))
+    return make_parts(torch_program(target.program), plan, timeline_of(target.graph, plan, measured_table(None)))
 
 
 def _reports(store: Any, count: int) -> "tuple[Report, ...]":
@@ -152,6 +154,7 @@ def be_worker(plan: "Plan", target: "Target", order: "Order") -> "tuple[Report, 
 
 def _work(world: "World", target: "Target | None") -> None:
     """Do this worker's part; without a target, the order says which."""
+    from baechi.jobs.pytorch import TorchJob
     from baechi.profile.apart import train_share
     from baechi.target import load_target
 
@@ -159,10 +162,10 @@ def _work(world: "World", target: "Target | None") -> None:
     if target is None:
         known = order.target
         target = load_target(known["target"], batch=known.get("batch"), options=known.get("options"))
-    if target.job is None:
-        raise BaechiError("B603", f"'{target.name}' is a file of costs, not code", help="name a model to run")
+    job = target.code
+    assert isinstance(job, TorchJob)  # those of another framework run in another way
     part = world.part()  # after the target: what its code defines may be in the part
-    report = train_share(part, target.job.build, target.job.inputs, order, world)
+    report = train_share(part, job.build, job.inputs, order, world)
     world.store.set(f"report/{world.rank}", pickle.dumps(report))
 
 

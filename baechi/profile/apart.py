@@ -14,7 +14,7 @@ from baechi.backends.pytorch.workers.part import Part
 from baechi.backends.pytorch.workers.training import begin
 from baechi.backends.pytorch.workers.worker import Worker
 from baechi.backends.pytorch.workers.world import World, explained
-from baechi.profile.step import Measured, summarize
+from baechi.profile.measured import Measured, summarize
 
 __all__ = ["Order", "Report", "measured_of", "train_share"]
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
+import numpy as np
 
 __all__ = ["busy_neighbours", "main", "neighbours_of"]
 
@@ -33,7 +33,7 @@ def neighbours_of(devices: int, cores: int) -> int:
 @contextmanager
 def busy_neighbours(count: int) -> Iterator[None]:
     """Let `count` processes be busy, each on one thread, from when all have begun to the end of the block."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", __name__],
@@ -59,21 +59,21 @@ def busy_neighbours(count: int) -> Iterator[None]:
 def main() -> None:
     """Say that it begins, then work until killed, or until whoever started it is gone."""
     parent = os.getppid()
-    torch.set_num_threads(1)
-    a, b = torch.rand(_SIDE, _SIDE), torch.rand(_SIDE, _SIDE)
-    product = torch.empty(_SIDE, _SIDE)
-    source, sink = torch.rand(_STREAM_BYTES // 4), torch.empty(_STREAM_BYTES // 4)
+    generator = np.random.default_rng(0)
+    a, b = generator.random((2, _SIDE, _SIDE), dtype=np.float32)
+    product = np.empty_like(a)
+    source = generator.random(_STREAM_BYTES // 4, dtype=np.float32)
+    sink = np.empty_like(source)
     spent = [0.0, 0.0]
-    with torch.inference_mode():
-        print("busy", flush=True)
-        while os.getppid() == parent:
-            streams = spent[1] <= _STREAM_SHARE * sum(spent)
-            start = time.perf_counter()
-            if streams:
-                torch.mul(source, 2.0, out=sink)
-            else:
-                torch.mm(a, b, out=product)
-            spent[streams] += time.perf_counter() - start
+    print("busy", flush=True)
+    while os.getppid() == parent:
+        streams = spent[1] <= _STREAM_SHARE * sum(spent)
+        start = time.perf_counter()
+        if streams:
+            np.multiply(source, np.float32(2), out=sink)
+        else:
+            np.matmul(a, b, out=product)
+        spent[streams] += time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from baechi.ir.cluster import Device, Link
 
-__all__ = ["Machine", "cache_directory", "measure_cpu", "tuned_environment"]
+__all__ = ["Machine", "cache_directory", "cached", "measure_cpu", "tuned_environment"]
 
 _VERSION = 2
 
@@ -67,6 +67,17 @@ class Machine:
             return Link(self.wire_seconds, self.wire_bytes_per_second)
         return Link(2 * self.handoff_seconds, self.copy_bytes_per_second)
 
+    def rates(self, *, processes: bool = True) -> dict[str, float]:
+        """The same by the names of `config.LOCAL`, with the link between such devices."""
+        link = self.link(processes=processes)
+        return {
+            "flops_per_second": self.flops_per_second,
+            "bytes_per_second": self.bytes_per_second,
+            "launch_seconds": self.launch_seconds,
+            "link_latency_seconds": link.latency_seconds,
+            "link_bytes_per_second": link.bytes_per_second,
+        }
+
 
 def tuned_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """What to add to the environment before a process that times steps starts.
@@ -98,10 +109,29 @@ def measure_cpu(*, refresh: bool = False) -> Machine:
     Args:
         refresh: measure even when there is a measurement.
     """
-    path = cache_directory() / "cpu.json"
     identity = [_VERSION, platform.node(), platform.machine(), len(os.sched_getaffinity(0))]
+    return cached("cpu.json", identity, _apart, refresh=refresh)
+
+
+def cached(name: str, identity: list[object], measure: Callable[[], Machine], *, refresh: bool = False) -> Machine:
+    """What was measured before on the same machine, or is now, and is kept then.
+
+    Args:
+        name: of the file in `cache_directory`.
+        identity: of what was measured: a file with another is of no use.
+        measure: does it.
+        refresh: measure even when there is a measurement.
+    """
+    path = cache_directory() / name
     if not refresh and (known := _read(path, identity)) is not None:
         return known
+    found = measure()
+    _write(path, {"identity": identity, "machine": asdict(found)})
+    return found
+
+
+def _apart() -> Machine:
+    """Measure in a thread of its own, whose settings end with it."""
     found: list[Machine] = []
     failed: list[BaseException] = []
 
@@ -116,7 +146,6 @@ def measure_cpu(*, refresh: bool = False) -> Machine:
     thread.join()
     if failed:
         raise failed[0]
-    _write(path, {"identity": identity, "machine": asdict(found[0])})
     return found[0]
 
 

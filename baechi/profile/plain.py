@@ -12,12 +12,9 @@ from baechi.backends.limits import allocations
 from baechi.frontends.pytorch.batches import split_inputs
 from baechi.frontends.pytorch.modules import evaluate_loss
 from baechi.frontends.pytorch.optimizers import optimizer_spec
-from baechi.profile.step import Measured, summarize
+from baechi.profile.measured import PLAIN_DEVICE, Measured, summarize
 
-__all__ = ["PLAIN_DEVICE", "limit_threads", "train_plain"]
-
-PLAIN_DEVICE = "cpu"
-"""The one device of a plain run, in `Measured.peak_bytes`."""
+__all__ = ["limit_threads", "train_plain"]
 
 
 def limit_threads(count: int) -> None:

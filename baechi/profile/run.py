@@ -11,8 +11,9 @@ from baechi.backends.pytorch.executor import Executor, torch_devices
 from baechi.errors import BaechiError
 from baechi.ir.plan import Plan
 from baechi.profile.beside import busy_neighbours
+from baechi.profile.measured import Measured
 from baechi.profile.ops import profile_ops
-from baechi.profile.step import Measured, measure_step
+from baechi.profile.step import measure_step
 from baechi.units import format_bytes
 
 if TYPE_CHECKING:

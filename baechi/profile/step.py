@@ -1,37 +1,17 @@
 """Measure a placed step: its time, its timeline and the memory of each device."""
 
-import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from baechi.backends.pytorch.executor import Executor
 from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
+from baechi.profile.measured import Measured, summarize
 from baechi.profile.memory import memory_curves
 
-__all__ = ["Measured", "measure_step", "summarize", "trace_step"]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A measured step.
-
-    Attributes:
-        step_seconds: the median.
-        all_seconds: of each timed step.
-        spread: the distance between the quartiles, as a fraction of the median.
-        losses: of each step, those of the warm-up first; empty when the step has no loss.
-        peak_bytes: by device, of one more step.
-    """
-
-    step_seconds: float
-    all_seconds: tuple[float, ...]
-    spread: float
-    losses: tuple[float, ...]
-    peak_bytes: dict[str, int]
+__all__ = ["measure_step", "trace_step"]
 
 
 def measure_step(
@@ -64,13 +44,6 @@ def measure_step(
     if memory:
         peaks = {device: max(b for _, b in curve) for device, curve in memory_curves(executor, inputs).items()}
     return summarize(seconds, losses, peaks)
-
-
-def summarize(seconds: Sequence[float], losses: Sequence[float], peaks: Mapping[str, int]) -> Measured:
-    """A measured step from the time of each (at least one), the losses and the peaks."""
-    median = statistics.median(seconds)
-    low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else (median,) * 3
-    return Measured(median, tuple(seconds), (high - low) / median if median else 0.0, tuple(losses), dict(peaks))
 
 
 def trace_step(executor: Executor, inputs: Sequence[Any], *, memory: bool = False) -> Timeline:

@@ -1,0 +1,1 @@
+"""Runs a captured TensorFlow step as a plan places it."""

@@ -1,0 +1,41 @@
+"""A measured step, whatever ran it."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["PLAIN_DEVICE", "Measured", "summarize"]
+
+PLAIN_DEVICE = "cpu"
+"""The one device of a plain run, in `Measured.peak_bytes`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measured step.
+
+    Attributes:
+        step_seconds: the median.
+        all_seconds: of each timed step.
+        spread: the distance between the quartiles, as a fraction of the median.
+        losses: of each step, those of the warm-up first; empty when the step has no loss.
+        peak_bytes: by device, of one more step.
+    """
+
+    step_seconds: float
+    all_seconds: tuple[float, ...]
+    spread: float
+    losses: tuple[float, ...]
+    peak_bytes: dict[str, int]
+
+
+def summarize(seconds: Sequence[float], losses: Sequence[float], peaks: Mapping[str, int]) -> Measured:
+    """A measured step from the time of each (at least one), the losses and the peaks.
+
+    Example:
+        >>> summarize([3.0, 1.0, 2.0], [0.5], {"cpu:0": 4}).step_seconds
+        2.0
+    """
+    median = statistics.median(seconds)
+    low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else (median,) * 3
+    return Measured(median, tuple(seconds), (high - low) / median if median else 0.0, tuple(losses), dict(peaks))
