@@ -20,7 +20,7 @@ __all__ = ["chain_splits", "turns"]
 Floats = NDArray[np.float64]
 
 _LONGEST_LINE = 400
-_WORK = 2e8  # visits of ops and reads that the costs of all segments may take
+_WORK = 1e8  # visits of ops and reads that the costs of all segments may take
 _VECTORS = 4
 
 

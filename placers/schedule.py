@@ -104,7 +104,7 @@ def _go_on(a: Arrays, child: Ints, soft: bool, s: State) -> int:
                 if not has_room(s, more):
                     return more
                 _finish(a, child, p, s)
-            s.tally[ENDING] = (p + 2) % (len(a.cap) + 1)
+            s.tally[ENDING] = p + 2 if p + 1 < len(a.cap) else 0
         i, p = _best(a, s)
         forced = 0
         if i < 0 and s.tally[PLACED] < len(a.rank):
