@@ -99,11 +99,7 @@ def _needs_are_sent(graph: Graph, plan: Plan) -> bool:
     number = {name: k for k, name in enumerate(plan.cluster.device)}
     tensor = dict(zip(graph.tensor, range(len(graph.tensor)), strict=True))
     where = _numbers(number, map(plan.device.get, graph.op))
-    if not plan.transfers:
-        sent = np.zeros((3, 0), np.int64)
-    else:
-        names, *ends = zip(*plan.transfers, strict=True)
-        sent = np.stack([_numbers(tensor, names), *(_numbers(number, end) for end in ends)])
+    sent = np.stack([_numbers(of, (key[k] for key in plan.transfers)) for k, of in enumerate((tensor, number, number))])
     c = graph.columns
     source, reader = where[c.maker], where[c.reader]
     if min(where.min(initial=0), sent.min(initial=0)) < 0 or (source[sent[0]] != sent[1]).any():
