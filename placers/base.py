@@ -194,7 +194,7 @@ def _write(
 ) -> Plan:
     graph, cluster = problem.graph, problem.cluster
     order, ptr = orders(schedule.device, schedule.sequence, len(cluster))
-    names, ops = [d.name for d in cluster.devices], [op.name for op in graph.ops]
+    names, ops = [d.name for d in cluster.devices], list(graph.op)
     return Plan(
         graph=graph.digest,
         target=graph.meta.get("target", {"name": graph.name}),

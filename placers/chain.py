@@ -20,7 +20,7 @@ __all__ = ["chain_splits", "turns"]
 Floats = NDArray[np.float64]
 
 _LONGEST_LINE = 400
-_WORK = 2e8  # visits of ops and reads that the costs of all segments may take
+_WORK = 1e8  # visits of ops and reads that the costs of all segments may take
 _VECTORS = 4
 
 
@@ -33,7 +33,7 @@ def chain_splits(a: Arrays) -> Iterator[Ints]:
     if groups == 0:
         return
     visits = len(a.rank) + len(a.in_t) + 1
-    length = int(np.clip(_WORK / visits, 4 * len(a.cap), _LONGEST_LINE))
+    length = int(np.clip(_WORK / visits, 2 * len(a.cap), _LONGEST_LINE))
     blocks = _blocks(a, turns(a), min(length, groups))
     talk = np.asarray(_talk(a, blocks), np.float64)
     work = np.bincount(blocks[a.group], a.ticks.min(axis=1), len(talk))

@@ -59,7 +59,8 @@ def new_ledger(a: Arrays, home: Ints, group_persistent: Ints) -> Ledger:
     copies = copy_ptr[tensors]
     copy_tensor = np.empty(copies, np.int64)
     for t in range(tensors):
-        copy_tensor[copy_ptr[t] : copy_ptr[t + 1]] = t
+        for k in range(copy_ptr[t], copy_ptr[t + 1]):
+            copy_tensor[k] = t
     return Ledger(
         persistent,
         np.zeros(devices, np.int64),
@@ -69,7 +70,7 @@ def new_ledger(a: Arrays, home: Ints, group_persistent: Ints) -> Ledger:
         np.zeros(tensors + copies, np.int64),
         copy_ptr,
         np.full(copies, -1, np.int64),
-        np.zeros(copies, np.int64),
+        np.empty(copies, np.int64),
         copy_tensor,
         home.copy(),
     )

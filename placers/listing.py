@@ -14,6 +14,7 @@ __all__ = [
     "FORCED",
     "NOW",
     "PLACED",
+    "ROOM",
     "SENT",
     "State",
     "begin",
@@ -29,8 +30,9 @@ __all__ = [
 
 _FIRST_ROOM = 1024
 
-NOW, PLACED, SENT, FORCED, ENDING = range(5)
-"""Where `State.tally` counts what; `ENDING` is 0, or 1 more than the next device to look for an op that ends."""
+NOW, PLACED, SENT, FORCED, ENDING, ROOM = range(6)
+"""Where `State.tally` counts what; `ENDING` is 0, or 1 more than the next device to look for an op that ends,
+`ROOM` how many entries surely fit into every queue yet."""
 
 
 class State(NamedTuple):
@@ -109,17 +111,21 @@ def begin(a: Arrays, home: Ints, waits: bool) -> State:
         urgent,
         _followers(a),
         np.empty(ops + reads + 1, np.int64),
-        np.zeros(5, np.int64),
+        np.zeros(6, np.int64),
     )
 
 
 @leaf
 def has_room(s: State, more: int) -> bool:
-    """Whether `more` entries fit into the queues of every device."""
+    """Whether `more` entries fit into the queues of every device; then they are counted as entered."""
+    if s.tally[ROOM] >= more:
+        s.tally[ROOM] -= more
+        return True
     most = 0
     for p in range(len(s.running)):
         most = max(most, s.due[p, 0, 0] + s.open[p, 0, 0] + s.stuck_count[p])
-    return bool(most + more + 2 <= s.due.shape[1])
+    s.tally[ROOM] = s.due.shape[1] - most - more - 2
+    return bool(s.tally[ROOM] >= 0)
 
 
 @maker

@@ -15,7 +15,10 @@ def announce(a: Arrays, i: int, s: State) -> None:
     for p in range(len(a.cap)):
         if may_run(a, i, p, s):
             start = earliest(a, i, p, s, False)
-            heap_push(s.due[p], start, a.rank[i], i)
+            if start <= s.tally[NOW]:
+                heap_push(s.open[p], a.rank[i], 0, i)
+            else:
+                heap_push(s.due[p], start, a.rank[i], i)
             latest = max(latest, start)
     if len(s.urgent) > 2:
         heap_push(s.urgent, latest, a.rank[i], i)

@@ -104,7 +104,7 @@ def _go_on(a: Arrays, child: Ints, soft: bool, s: State) -> int:
                 if not has_room(s, more):
                     return more
                 _finish(a, child, p, s)
-            s.tally[ENDING] = (p + 2) % (len(a.cap) + 1)
+            s.tally[ENDING] = p + 2 if p + 1 < len(a.cap) else 0
         i, p = _best(a, s)
         forced = 0
         if i < 0 and s.tally[PLACED] < len(a.rank):
@@ -229,19 +229,21 @@ def _next_moment(a: Arrays, s: State) -> int:
         elif s.awake[p] >= 0:
             awake = True
             moment = min(moment, max(now + 1, earliest(a, s.awake[p], p, s, False)))
-        else:
-            while s.due[p, 0, 0] > 0:
-                i = s.due[p, 1, 2]
-                if not may_run(a, i, p, s):
-                    heap_pop(s.due[p])
-                    continue
-                start = earliest(a, i, p, s, False)
-                if now < start <= s.due[p, 1, 0]:
-                    moment = min(moment, start)
-                    break
+    for p in range(len(a.cap)):
+        if s.running[p] >= 0 or s.awake[p] >= 0:
+            continue
+        while s.due[p, 0, 0] > 0 and s.due[p, 1, 0] < moment:  # nothing starts sooner than it is due
+            i = s.due[p, 1, 2]
+            if not may_run(a, i, p, s):
                 heap_pop(s.due[p])
-                if start > now:
-                    heap_push(s.due[p], start, a.rank[i], i)
+                continue
+            start = earliest(a, i, p, s, False)
+            if now < start <= s.due[p, 1, 0]:
+                moment = start
+                break
+            heap_pop(s.due[p])
+            if start > now:
+                heap_push(s.due[p], start, a.rank[i], i)
     if awake and s.urgent[0, 0] > 0 and s.urgent[1, 0] > now:
         moment = min(moment, s.urgent[1, 0])
     return int(moment)

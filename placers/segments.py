@@ -17,7 +17,7 @@ __all__ = ["splits"]
 Floats = NDArray[np.float64]
 _ROUNDS = 8
 _FEWEST = 2
-_WORK = 1e8  # visits of ops and reads over all cuts
+_WORK = 2e7  # visits of ops and reads over all cuts
 
 
 def splits(problem: Problem) -> Iterator[Schedule]:

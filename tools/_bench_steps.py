@@ -1,5 +1,6 @@
 """Training steps of language models from their configs; neither weights nor a device are needed."""
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,9 +32,12 @@ CONFIGS: dict[str, tuple[Any, int]] = {
 """Config, and tokens in a sample."""
 
 
-def language_step(name: str) -> "TorchProgram":
-    """A step of one of `CONFIGS`, of one sample, by AdamW."""
+def language_step(name: str, layers: int | None = None) -> "TorchProgram":
+    """A step of one of `CONFIGS`, of one sample, by AdamW; with another number of layers if given."""
     config, length = CONFIGS[name]
+    if layers is not None:
+        config = copy.copy(config)
+        config.num_hidden_layers = layers
     ids = torch.zeros(1, length, dtype=torch.int64)
     model = build_meta(lambda: AutoModelForCausalLM.from_config(config))
     return capture(model, (ids,), {"labels": ids}, loss="output", optimizer="adamw", name=name)

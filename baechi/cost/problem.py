@@ -149,7 +149,7 @@ class Problem:
         """Name of each tensor; a token's is empty."""
         tokens = token_ops(self.graph.columns)
         if not tokens.any():
-            return [t.name for op in self.graph.ops for t in op.outputs]
+            return list(self.graph.tensor)
         names: list[str] = []
         for op, token in zip(self.graph.ops, tokens.tolist(), strict=True):
             names += [t.name for t in op.outputs]
@@ -185,9 +185,8 @@ def group_labels(graph: Graph) -> Ints:
     """The first op of the colocation group of each op; an op without a group is a group of its own."""
     labels = np.arange(len(graph))
     first: dict[str, int] = {}
-    for i, group in enumerate([op.group for op in graph.ops]):
-        if group:
-            labels[i] = first.setdefault(group, i)
+    for i, group in [(i, op.group) for i, op in enumerate(graph.ops) if op.group]:
+        labels[i] = first.setdefault(group, i)
     return labels
 
 

@@ -138,12 +138,11 @@ def _whole(values: list[int]) -> Ints:
         return np.array(values, object)
 
 
-def digest_of(ops: Sequence[Op], columns: Columns) -> str:
-    """A hash of all that a plan depends on: names, costs, who reads what, in program order."""
+def digest_of(ops: Sequence[Op], names: list[str], tensors: list[str], columns: Columns) -> str:
+    """A hash of all that a plan depends on: names of ops and tensors, costs, who reads what, in program order."""
     sha = hashlib.sha256()
-    tensors = [t.name for op in ops for t in op.outputs]
     texts: tuple[list[str], ...] = (
-        [op.name for op in ops],
+        names,
         [op.kind for op in ops],
         [op.group or "" for op in ops],
         [op.phase for op in ops],

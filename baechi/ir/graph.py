@@ -131,7 +131,7 @@ class Graph:
     @cached_property
     def digest(self) -> str:
         """A hash of all that a plan depends on; equal graphs have equal digests in any process."""
-        return digest_of(self.ops, self.columns)
+        return digest_of(self.ops, list(self.op), list(self.tensor), self.columns)
 
     def with_ops(self, ops: Iterable[Op]) -> "Graph":
         """The same graph with other ops."""

@@ -1,11 +1,14 @@
 """What a plan must satisfy, as small named rules; the verifier reports every violation."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from baechi.ir.graph import Graph
 from baechi.ir.plan import Plan
+from baechi.ir.waiting import first_stuck
 from baechi.units import format_bytes
 
 __all__ = ["RULES", "verify"]
@@ -31,6 +34,8 @@ def _same_graph(graph: Graph, plan: Plan) -> Iterator[str]:
 
 
 def _complete(graph: Graph, plan: Plan) -> Iterator[str]:
+    if plan.device.keys() == graph.op.keys() and set(plan.device.values()) <= plan.cluster.device.keys():
+        return
     for op in graph.ops:
         if op.name not in plan.device:
             yield f"op '{op.name}' has no device"
@@ -42,6 +47,8 @@ def _complete(graph: Graph, plan: Plan) -> Iterator[str]:
 
 
 def _ordered_once(graph: Graph, plan: Plan) -> Iterator[str]:
+    if _order_follows_device(plan):
+        return
     ordered = Counter((name, device) for device, ops in plan.order.items() for name in ops)
     for (name, device), times in ordered.items():
         if times > 1 or plan.device.get(name) != device:
@@ -51,14 +58,27 @@ def _ordered_once(graph: Graph, plan: Plan) -> Iterator[str]:
             yield f"op '{name}' is not in the order of {device}"
 
 
+def _order_follows_device(plan: Plan) -> bool:
+    """Whether each op is in the order of its device, once, and in no other."""
+    ordered = [name for ops in plan.order.values() for name in ops]
+    if len(ordered) != len(plan.device) or len(set(ordered)) != len(ordered):
+        return False
+    return all(set(map(plan.device.get, ops)) <= {device} for device, ops in plan.order.items())
+
+
 def _together(graph: Graph, plan: Plan) -> Iterator[str]:
-    for name, ops in graph.groups.items():
-        devices = {plan.device.get(op.name) for op in ops}
+    groups: dict[str, set[str | None]] = {}
+    for op in graph.ops:
+        if op.group is not None:
+            groups.setdefault(op.group, set()).add(plan.device.get(op.name))
+    for name, devices in groups.items():
         if len(devices) > 1:
             yield f"group '{name}' is spread over {', '.join(sorted(map(str, devices)))}"
 
 
 def _sent(graph: Graph, plan: Plan) -> Iterator[str]:
+    if _needs_are_sent(graph, plan):
+        return
     needed = dict.fromkeys(
         (name, plan.device.get(graph.producer[name].name), plan.device.get(op.name))
         for op in graph.ops
@@ -74,30 +94,39 @@ def _sent(graph: Graph, plan: Plan) -> Iterator[str]:
             yield f"'{key[0]}' is sent {times} times from {key[1]} to {key[2]}, needed {int(key in needed)}"
 
 
+def _needs_are_sent(graph: Graph, plan: Plan) -> bool:
+    """Whether each transfer that is needed is given once, and no other."""
+    number = {name: k for k, name in enumerate(plan.cluster.device)}
+    tensor = dict(zip(graph.tensor, range(len(graph.tensor)), strict=True))
+    where = _numbers(number, map(plan.device.get, graph.op))
+    sent = np.stack([_numbers(of, (key[k] for key in plan.transfers)) for k, of in enumerate((tensor, number, number))])
+    c = graph.columns
+    source, reader = where[c.maker], where[c.reader]
+    if min(where.min(initial=0), sent.min(initial=0)) < 0 or (source[sent[0]] != sent[1]).any():
+        return False
+    crosses = source[c.in_t] != reader
+    needed = np.unique(c.in_t[crosses] * len(number) + reader[crosses])
+    return np.array_equal(needed, np.sort(sent[0] * len(number) + sent[2]))
+
+
+def _numbers(number: Mapping[str, int], names: Iterable[str | None]) -> NDArray[np.int64]:
+    """The number of each name, -1 of one that has none."""
+    return np.array([number.get(name, -1) for name in names], np.int64)  # type: ignore[arg-type]
+
+
 def _runnable(graph: Graph, plan: Plan) -> Iterator[str]:
     """Orders of devices and dependencies must not wait for each other."""
-    waits: dict[str, set[str]] = {
-        op.name: {graph.producer[t].name for t in op.inputs} | set(op.after) for op in graph.ops
-    }
+    c, index = graph.columns, dict(zip(graph.op, range(len(graph)), strict=True))
+    after = np.repeat(np.arange(len(graph)), np.diff(c.after_ptr))
+    firsts, seconds = [c.maker[c.in_t], c.after_op], [c.reader, after]
     for ops in plan.order.values():
-        for first, second in pairwise(ops):
-            waits.get(second, set()).add(first)
-    readers: dict[str, list[str]] = {}
-    for name, before in waits.items():
-        for other in before:
-            readers.setdefault(other, []).append(name)
-    left = {name: len(before) for name, before in waits.items()}
-    free = [name for name, count in left.items() if count == 0]
-    done = 0
-    while free:
-        done += 1
-        for reader in readers.get(free.pop(), ()):
-            left[reader] -= 1
-            if left[reader] == 0:
-                free.append(reader)
-    if done < len(waits):
-        stuck = next(name for name, count in left.items() if count)
-        yield f"the orders of the devices wait for each other, at op '{stuck}' for one"
+        order = _numbers(index, ops)
+        known = order[1:] >= 0
+        firsts.append(np.where(order[:-1] < 0, len(graph), order[:-1])[known])
+        seconds.append(order[1:][known])
+    stuck = first_stuck(np.concatenate(firsts), np.concatenate(seconds), len(graph))
+    if stuck >= 0:
+        yield f"the orders of the devices wait for each other, at op '{graph.ops[stuck].name}' for one"
 
 
 def _fits(graph: Graph, plan: Plan) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from baechi.cost.jit import kernel
-from baechi.cost.problem import THROUGHPUT, UNLIMITED_CORES, Arrays, Ints, Problem
+from baechi.cost.problem import THROUGHPUT, UNLIMITED_CORES, Arrays, Problem
 from baechi.cost.tensors import MOST_TICKS
 from baechi.ir.plan import Bounds
 from baechi.sim.certify.flow import heaviest_least_load
@@ -37,7 +37,7 @@ def bounds(problem: Problem, *, thorough: bool = True) -> Bounds:
     if a.objective == THROUGHPUT:
         work = _work(a._replace(cores=np.full(len(a.cores), UNLIMITED_CORES)))
         return Bounds({"work": work} | ({"one group": to_seconds(heaviest_least_load(a))} if thorough else {}))
-    proofs = {"critical path": to_seconds(_longest_path(a, a.ticks.min(axis=1))), "work": _work(a)}
+    proofs = {"critical path": to_seconds(_longest_path(a)), "work": _work(a)}
     if not thorough:
         return Bounds(proofs)
     proved = int(max(proofs.values()) * TICKS_PER_SECOND)
@@ -48,14 +48,14 @@ def bounds(problem: Problem, *, thorough: bool = True) -> Bounds:
 
 
 @kernel
-def _longest_path(a: Arrays, ticks: Ints) -> int:
-    end = np.zeros(len(ticks), np.int64)
+def _longest_path(a: Arrays) -> int:
+    end = np.zeros(len(a.rank), np.int64)
     longest = 0
     for i in a.order:
         start = 0
         for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
             start = max(start, end[a.t_op[a.in_t[k]]])
-        end[i] = start + ticks[i]
+        end[i] = start + a.ticks[i].min()
         longest = max(longest, end[i])
     return int(longest)
 
@@ -64,18 +64,19 @@ def _work(a: Arrays) -> float:
     totals = a.ticks.sum(axis=0).astype(np.float64)
     if not totals.all():
         return 0.0
-    ticks = a.ticks.astype(np.float64)
+    equal = bool((a.ticks == a.ticks[:, :1]).all())
+    ticks = (a.ticks[:, :1] if equal else a.ticks).astype(np.float64)
     weight = totals.min() / totals
     best = 0.0
     for _ in range(_ROUNDS):
-        weighted = ticks * weight
+        weighted = ticks * weight[: ticks.shape[1]]
         rate = sum(
             min(weight[a.host == h].sum(), float(cores) * weight[a.host == h].max())
             for h, cores in enumerate(a.cores)
             if (a.host == h).any()
         )
         best = max(best, float(weighted.min(axis=1).sum()) / rate)
-        if (a.ticks == a.ticks[:, :1]).all():
+        if equal:
             break
         choice = weighted.argmin(axis=1)
         load = np.bincount(choice, ticks[np.arange(len(ticks)), choice], len(totals))

@@ -36,7 +36,7 @@ def play(
     s = begin(a, device, order_ptr, x, x_rank, strict, log)
     while True:
         _start_ops(a, order, order_ptr, x, s)
-        if strict and a.contention != PARALLEL:
+        if len(s.lane) > 0:
             _start_copies_in_order(a, device, x, s)
         elif s.tally[PENDING] > 0:
             _start_copies(a, device, x, s)
@@ -229,6 +229,8 @@ def _finish_op(a: Arrays, device: Ints, x: Transfers, x_rank: Ints, i: int, d: i
                 s.waits[a.rd_op[k]] -= 1
         for k in range(x.ptr[t], x.ptr[t + 1]):
             s.produced[k] = 1
+            if len(s.lane) > 0:
+                continue
             pair = d * len(a.cap) + x.destination[k]
             heap_push(s.pending[s.pending_at[pair] : s.pending_at[pair + 1]], x_rank[k], k, k)
             s.tally[PENDING] += 1

@@ -6,6 +6,7 @@ import numpy as np
 
 from baechi.cost.jit import leaf, maker
 from baechi.cost.problem import PARALLEL, SEQUENTIAL, Arrays, Ints
+from baechi.cost.tensors import buckets
 from baechi.sim.transfers import Transfers, storages_of
 
 __all__ = ["CHANGES", "DONE", "NOW", "PENDING", "STARTED", "Run", "State", "begin", "receiving_lane"]
@@ -40,6 +41,7 @@ class Run(NamedTuple):
 class State(NamedTuple):
     """All that changes while a step runs.
 
+    `lane` is empty, and `pending` has room, where a lane takes of what is there the transfer of smallest rank.
     `touched` are the devices that send, and behind them those that receive, on whose lanes something
     happened since copies were last started.
     """
@@ -95,13 +97,13 @@ def begin(a: Arrays, device: Ints, order_ptr: Ints, x: Transfers, x_rank: Ints, 
         curve,
     )
     at_once = transfers if a.contention == PARALLEL else min(transfers, devices)
+    lane, lane_ptr = _lanes(a, device, x, x_rank, strict)
     pending_at = np.zeros(devices * devices + 1, np.int64)
-    for k in range(transfers):
+    for k in range(transfers if len(lane) == 0 else 0):
         pending_at[device[a.t_op[x.tensor[k]]] * devices + x.destination[k] + 1] += 1
     for pair in range(devices * devices):
         pending_at[pair + 1] += pending_at[pair] + 1
     pending = np.zeros((pending_at[-1], 3), np.int64)
-    lane, lane_ptr = _lanes(a, device, x, x_rank, strict)
     return State(
         run,
         storage,
@@ -140,7 +142,8 @@ def _lanes(a: Arrays, device: Ints, x: Transfers, x_rank: Ints, strict: bool) ->
     ptr = np.cumsum(ptr)
     at = ptr[:-1].copy()
     lane = np.empty(ptr[-1], np.int64)
-    for k in np.argsort(x_rank):
+    _, by_rank = buckets(x_rank, x_rank.max() + 1 if len(x_rank) > 0 else 0)
+    for k in by_rank:
         for one in (device[a.t_op[x.tensor[k]]], receiving_lane(a, x.destination[k])):
             lane[at[one]] = k
             at[one] += 1
