@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-__all__ = ["main", "measure_wire", "one_way_seconds", "raw_bandwidth"]
+__all__ = ["main", "measure_wire", "one_way_seconds", "raw_bandwidth", "wire_points"]
 
-_SIZES = (4 * 2**20, 16 * 2**20)
+_SMALLEST, _LARGE = 4, (4 * 2**20, 16 * 2**20)
+_SIZES = (_SMALLEST, 2**16, 2**18, 2**20, *_LARGE)
 _PATIENCE_SECONDS = 30.0
 _RING = 4
 
@@ -90,6 +91,15 @@ def _turn(leads: bool, peer: int, tensor: torch.Tensor) -> None:
 
 def measure_wire() -> tuple[float, float] | None:
     """Latency in seconds and bytes per second between two new processes; None where gloo does not work."""
+    points = dict(wire_points())
+    if not points:
+        return None
+    latency = points[_SMALLEST]
+    return latency, sum(_LARGE) / max(sum(points[n] for n in _LARGE) - 2 * latency, sys.float_info.min)
+
+
+def wire_points() -> tuple[tuple[int, float], ...]:
+    """Bytes, and the least seconds that they take between two new processes; none where gloo does not work."""
     with tempfile.TemporaryDirectory() as folder:
         ranks = [_start(rank, Path(folder) / "rendezvous") for rank in (0, 1)]
         try:
@@ -97,12 +107,12 @@ def measure_wire() -> tuple[float, float] | None:
             ranks[1].wait(timeout=_PATIENCE_SECONDS)
             data = json.loads(answer) if ranks[0].returncode == 0 else None
         except (subprocess.TimeoutExpired, ValueError):
-            return None
+            return ()
         finally:
             for process in ranks:
                 process.kill()
                 process.communicate()
-    return None if data is None else (data["latency_seconds"], data["bytes_per_second"])
+    return () if data is None else tuple((nbytes, seconds) for nbytes, seconds in data)
 
 
 def _start(rank: int, rendezvous: Path) -> "subprocess.Popen[str]":
@@ -123,12 +133,10 @@ def main(rank: int, rendezvous: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
     peer = 1 - rank
-    latency = one_way_seconds(peer, 4, 300)
-    seconds = [one_way_seconds(peer, nbytes, 15) for nbytes in _SIZES]
+    points = [(nbytes, one_way_seconds(peer, nbytes, 15 if nbytes in _LARGE else 300)) for nbytes in _SIZES]
     dist.destroy_process_group()
     if rank == 0:
-        rate = sum(_SIZES) / max(sum(seconds) - 2 * latency, sys.float_info.min)
-        print(json.dumps({"latency_seconds": latency, "bytes_per_second": rate}))
+        print(json.dumps(points))
 
 
 if __name__ == "__main__":

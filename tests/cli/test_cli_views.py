@@ -8,6 +8,7 @@ import networkx as nx
 import pytest
 
 from baechi.cli.subject import saved_target
+from baechi.config import parse_cluster
 from baechi.ir.json import read_graph, read_plan, timeline_from_dict
 from baechi.report.trace import check_trace, chrome_trace
 
@@ -82,3 +83,22 @@ def test_profile_notes_every_op_and_transfer(cli, tmp_path: Path) -> None:
     text = cli("profile", path, "--steps", 2, "--warmup", 0).out
     assert "x the prediction" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_devices_writes_a_cluster_that_is_read_back(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("baechi.profile.calibrate._SECONDS", 0.01)
+    path = tmp_path / "here.toml"
+    ran = cli("devices", "--measure", "--devices", 3, "--memory", "1GiB", "-o", path, "--json")
+    assert ran.code == 0, ran.err
+    cluster = parse_cluster(str(path))
+    assert cluster.to_dict() == ran.data["cluster"]
+    assert [d.memory_bytes for d in cluster.devices] == [2**30] * 3
+    fits = ran.data["fits"]
+    assert cluster.devices[0].flops_per_second == {"float32": fits["compute"]["rate"]}
+    assert (cluster.link.latency_seconds, cluster.link.bytes_per_second) == (
+        fits["link"]["least_seconds"],
+        fits["link"]["rate"],
+    )
+    assert path.read_text().count("# +-") == 2 + 3 * 3
+    ran = cli("devices", "--devices", 3)
+    assert (ran.code, "error[B108]" in ran.err) == (2, True)
