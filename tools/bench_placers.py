@@ -34,7 +34,7 @@ from baechi.errors import BaechiError
 from baechi.frontends.workload import read_expert, read_target, with_expert
 from baechi.ir.cluster import UNLIMITED_BYTES, Cluster, Device, Link
 from baechi.models.graphs import dag
-from baechi.placers import PLACERS, Heft, Metis, get_placer
+from baechi.placers import PLACERS, Auto, Heft, Metis, get_placer
 
 SECTIONS = ("workloads", "models", "synthetic", "stg", "original", "scale")
 WORKLOADS = {
@@ -155,7 +155,8 @@ def main() -> None:
         synthetic(150 if args.quick else 5000, [row for row in rows if row.name != "expert"])
     if "stg" in chosen:
         asked = args.placers or ("m-etf,heft" if args.quick else "m-etf,m-sct,heft,auto")
-        stg_table([20] if args.quick else [50, 100], 12 if args.quick else 48, 20.0, methods(asked))
+        tried = [*methods(asked), *([ours("auto, 3 s", Auto(budget=3.0))] if "auto" in asked else [])]
+        stg_table([20] if args.quick else [50, 100], 12 if args.quick else 48, 20.0, tried)
     if "original" in chosen:
         original(1000 if args.quick else 10_000, 1 if args.quick else 5)
     if "scale" in chosen:
