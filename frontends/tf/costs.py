@@ -207,14 +207,14 @@ def _attribute(value: object) -> str:
         case "b":
             return "1" if value.b else ""  # type: ignore[attr-defined]
         case "s":
-            return value.s.decode(errors="replace")  # type: ignore[attr-defined,no-any-return]
+            return str(value.s.decode(errors="replace"))  # type: ignore[attr-defined]
         case "i":
             return str(value.i)  # type: ignore[attr-defined]
         case "f":
             return f"{value.f:g}"  # type: ignore[attr-defined]
         case "type":
             name = tf.as_dtype(value.type).name  # type: ignore[attr-defined]
-            return _SHORT.get(name, name)
+            return str(_SHORT.get(name, name))
         case "list":
             numbers = list(value.list.i) or [s.decode(errors="replace") for s in value.list.s]  # type: ignore[attr-defined]
             return "x".join(map(str, numbers))

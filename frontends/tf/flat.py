@@ -97,7 +97,7 @@ def _body(call: NodeDef, library: Mapping[str, Any], flat: Flat) -> Iterator[Nod
 
     def outer(reference: str) -> str:
         name, _, index = reference.partition(":")
-        return given[name] if name in given else f"{prefix}{name}:{index or 0}"
+        return str(given.get(name, f"{prefix}{name}:{index or 0}"))
 
     results = [outer(named[function.ret[argument.name]]) for argument in function.signature.output_arg]
     flat.renamed |= {f"{call.name}:{i}": tensor for i, tensor in enumerate(results)}

@@ -9,17 +9,17 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from baechi.errors import BaechiError
 from baechi.frontends.tf import costs
-from baechi.frontends.tf.control import Bodies, body_names, is_random, trip_count
+from baechi.frontends.tf.control import WRITES, Bodies, Cost, body_names, is_random
 from baechi.frontends.tf.flat import Nodes, control, data, node_of
 from baechi.frontends.tf.groups import Groups
 from baechi.frontends.tf.roles import Roles
+from baechi.frontends.tf.trips import Trips
 from baechi.frontends.tf.values import Value, Values
 from baechi.ir.op import Op, Tensor
 
 __all__ = ["Build", "Variable", "build", "handles_of"]
 
 _VIEWS = frozenset(("EnsureShape", "ExpandDims", "Identity", "PreventGradient", "Reshape", "Squeeze", "StopGradient"))
-_WRITES = ("Assign", "ResourceApply", "ResourceSparseApply", "ResourceScatter", "ResourceStridedSliceAssign")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class Build:
     op_of: dict[str, str] = field(default_factory=dict)
     tensor_of: dict[str, str] = field(default_factory=dict)
     trips: dict[str, int] = field(default_factory=dict)
+    loops: dict[str, Cost] = field(default_factory=dict)
 
     @property
     def tensors(self) -> dict[str, str]:
@@ -134,6 +135,7 @@ def _add_node(b: Build, name: str, node: NodeDef) -> None:
     twin = b.roles.twin.get(name)
     forward = b.op_of.get(twin) if twin is not None else None
     call = _call(b, name, node)
+    cost = _costs(b, name, call, forward)
     outputs = tuple(_result(b, name, node, i, v) for i, v in enumerate(call.makes))
     for i, tensor in enumerate(outputs):
         b.tensor_of[f"{name}:{i}"] = tensor.name
@@ -149,8 +151,7 @@ def _add_node(b: Build, name: str, node: NodeDef) -> None:
         forward=forward,
         module=b.ops[forward].module if own and forward else b.module(name),
         source=b.ops[forward].source if own and forward else b.source(name),
-        draws=is_random(node.op, b.values),
-        **_costs(b, name, call),
+        **cost,
     )
     b.parts[name] = (name, *b.owned.get(name, ()))
     for part in b.parts[name]:
@@ -183,7 +184,7 @@ def _call(b: Build, name: str, node: NodeDef) -> costs.Call:
         if source in b.owned.get(name, ()):
             constants[i] = _literal(b.nodes[source], b.values[reference])
     handles = [i for i, r in enumerate(data(node)) if node_of(r) in b.variables]
-    writing = node.op.startswith(_WRITES) or (bool(body_names(node)) and node.op in b.values.stateful)
+    writing = node.op.startswith(WRITES) or (bool(body_names(node)) and b.bodies.writes(node))
     return costs.Call(node, reads, b.values.made[name], constants, handles if writing else ())
 
 
@@ -207,6 +208,9 @@ def _result(b: Build, name: str, node: NodeDef, index: int, value: Value) -> Ten
             help="a step is placed for fixed sizes: use masks or tf.where with three arguments, or set_shape()",
         )
     tensor = name if index == 0 else f"{name}:{index}"
+    listed = b.loops[name].listed_bytes if name in b.loops and value.dtype == tf.variant else 0
+    if listed:  # what a loop keeps for its gradient
+        return Tensor(tensor, listed // sum(v.dtype == tf.variant for v in b.values.made[name]), (), value.name)
     alias = _read(b, data(node)[0]) if node.op in _VIEWS or node.op == "ReadVariableOp" else None
     return _tensor(tensor, value, alias, keep=f"{name}:{index}" in b.results)
 
@@ -217,39 +221,48 @@ def _kind(b: Build, node: NodeDef, call: costs.Call, phase: str) -> str:
     return "update" if trained and phase == "update" and not body_names(node) else "assign"
 
 
-def _costs(b: Build, name: str, call: costs.Call) -> Mapping[str, Any]:
+def _costs(b: Build, name: str, call: costs.Call, forward: str | None) -> Mapping[str, Any]:
     common = {"arithmetic": costs.arithmetic(call), "key": costs.call_key(call)}
     if not body_names(call.node):
         return {
             "flops": costs.flops(call),
             "moved_bytes": costs.moved_bytes(call),
             "temp_bytes": costs.temp_bytes(call),
+            "draws": is_random(call.node.op, b.values),
             **common,
         }
-    trips = b.trips[name] = trip_count(call.node, b.nodes, b.trips)
+    trips = Trips(b.bodies.library, b.nodes, b.trips).of(call.node)
     found = b.bodies.cost(call.node, call.reads, trips)
+    before = b.loops.get(forward or "")
+    if before is not None:  # sizes in lists are not known, so the gradient of a loop looks cheaper than it is
+        found = found._replace(
+            flops=max(found.flops, 2 * before.flops), moved_bytes=max(found.moved_bytes, 2 * before.moved_bytes)
+        )
+    b.loops[name] = found
     common["key"] = f"{common['key']}x{trips}:{found.flops:.0f}:{found.moved_bytes}"
-    return {"flops": found.flops, "moved_bytes": found.moved_bytes, "temp_bytes": found.temp_bytes, **common}
+    return {
+        "flops": found.flops,
+        "moved_bytes": found.moved_bytes,
+        "temp_bytes": found.temp_bytes,
+        "draws": found.draws,
+        **common,
+    }
 
 
 def _group(b: Build) -> None:
     """What touches one variable shares its device, and so does what only updates it."""
     groups = Groups(b.ops)
     for name, node in b.nodes.items():
-        op = b.op_of.get(name)
-        if op is None:
-            continue
         touched = [b.variables[h].name for r in data(node) if (h := node_of(r)) in b.variables]
-        groups.join([op, *touched])
         wanted = [c.decode().removeprefix("loc:@") for c in node.attr["_class"].list.s] if "_class" in node.attr else []
-        groups.join([op, *(b.op_of[w] for w in wanted if w in b.op_of)])
+        groups.join([b.op_of[name], *touched, *(b.op_of[w] for w in wanted if w in b.op_of)])
     groups.join_updates()
     labels = groups.labels({v.name for v in b.variables.values()})
-    for name, label in labels.items():
-        op, owner = b.ops[name], b.ops.get(label.removeprefix("v:"))
+    for member, label in labels.items():
+        op, owner = b.ops[member], b.ops.get(label.removeprefix("v:"))
         slot = op.phase == "update" or (op.kind == "buffer" and owner is not None and owner.kind == "parameter")
         module = owner.module if owner is not None and slot else op.module
-        b.ops[name] = replace(op, group=label, module=module)
+        b.ops[member] = replace(op, group=label, module=module)
 
 
 def handles_of(nodes: Nodes, placeholders: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -70,13 +70,13 @@ def train_step(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> 
     _build(model, x, y, sample_weight)
     weighted = sample_weight is not None
 
-    @tf.function(autograph=False)
     def step(*batch: Any) -> Any:
         rest = list(batch)
         weight = rest.pop() if weighted else None
         return model.train_step(keras.utils.pack_x_y_sample_weight(rest[0], *rest[1:], sample_weight=weight))
 
-    return step
+    made: Callable[..., Any] = tf.function(step, autograph=False)
+    return made
 
 
 def _build(model: Any, x: Any, y: Any, sample_weight: Any) -> None:

@@ -11,6 +11,11 @@ from baechi.ir.op import Phase
 __all__ = ["Roles", "roles_of"]
 
 _TAPE = "gradient_tape/"
+_EMPTY = (
+    "Const",
+    "EmptyTensorList",
+    "TensorListReserve",
+)  # the tape makes lists for a loop of the forward pass to fill
 _GIVEN = ("Const", "Placeholder", "ReadVariableOp")
 _SCOPES = (_TAPE, "gradients/")
 
@@ -40,7 +45,7 @@ def roles_of(nodes: Nodes, resources: Mapping[str, tuple[str, ...]], results: It
         results: tensors that the step returns.
     """
     order = list(nodes)
-    tape = {name for name in order if _is_backward(name)}
+    tape = {name for name, node in nodes.items() if _is_backward(name) and node.op not in _EMPTY}
     if not tape:
         return Roles(dict.fromkeys(order, "forward"), {})
     sources = {name: [node_of(r) for r in data(nodes[name])] for name in order}

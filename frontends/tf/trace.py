@@ -18,6 +18,7 @@ __all__ = ["Traced", "spec_of", "trace"]
 _EAGER = (
     "numpy() is only available when eager execution is enabled",
     "has no attribute 'numpy'",
+    "not 'SymbolicTensor'",
     "Using a symbolic `tf.Tensor` as a Python `bool`",
     "Using a symbolic tensor as a Python",
     "Iterating over a symbolic `tf.Tensor`",

@@ -67,7 +67,6 @@ class ModelSpec:
         weights = [v.value for v in model.trainable_variables]
         find_loss = self.loss
 
-        @tf.function(autograph=False)
         def step(*batch: Any) -> Any:
             *inputs, target = batch
             with tf.GradientTape() as tape:
@@ -76,7 +75,8 @@ class ModelSpec:
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
             return loss
 
-        return step
+        made: Callable[..., Any] = tf.function(step, autograph=False)
+        return made
 
     def job(self, batch: int | None = None, seed: int = 0) -> dict[str, Any]:
         """A new step and the example arguments of it, as ``step`` and ``args``.
