@@ -140,7 +140,9 @@ def test_the_expert_gives_each_layer_a_device():
     assert device["gnmt/decoder/layer_3/cell/kernel"] == 3
     assert device["gnmt/decoder/attention/query"] == 3
     free = {op.name for op in program.graph.ops if device[op.name] is None}
-    assert all(name.startswith(("adam", "tensors_", "strided_slice", "AssignVariableOp", "Add", "Cast")) for name in free)
+    assert all(
+        name.startswith(("adam", "tensors_", "strided_slice", "AssignVariableOp", "Add", "Cast")) for name in free
+    )
     unplaced = [op for op in program.graph.ops if op.phase == "backward" and device[op.name] is None]
     assert unplaced == []
 

@@ -39,7 +39,7 @@ class PlacedStep:
 
     Raises:
         BaechiError: B603 when the plan is for another graph, B606 and B620 when there is no such device,
-            B622 on a resource that cannot be moved.
+            B615 when a device has no memory for its variables, B622 on a resource that cannot be moved.
 
     Example:
         >>> from baechi.backends.plans import plan_in_program_order
@@ -68,7 +68,10 @@ class PlacedStep:
         used = {device for device, ops in plan.order.items() if ops}
         self._options = Options(rewrites=len(used) <= 1)
         where = {p: self.devices[plan.device[op]] for p, op in program.variables.items()}
-        self._homes: Homes = (Copies if own else Moved)(program, where)
+        try:
+            self._homes: Homes = (Copies if own else Moved)(program, where)
+        except tf.errors.OpError as error:
+            raise self._explained(error) from error
         self._given = [i for i, name in enumerate(program.inputs) if name is not None]
         self._function = self._make()
         self._unchecked = check

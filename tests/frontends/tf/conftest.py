@@ -93,9 +93,7 @@ class Trainer:
             logits = self.model(x, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits)
             loss = tf.reduce_mean(losses)
-        self.optimizer.apply_gradients(
-            zip(tape.gradient(loss, weights), self.model.trainable_variables, strict=True)
-        )
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), self.model.trainable_variables, strict=True))
         return loss
 
 

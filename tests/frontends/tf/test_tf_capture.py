@@ -26,9 +26,7 @@ def test_every_node_belongs_to_exactly_one_op(program):
     owned = Counter(node for nodes in program.nodes.values() for node in nodes)
     assert owned == Counter(node.name for node in program.graph_def.node)
     assert set(program.nodes) == set(program.graph.op)
-    assert set(program.tensors.values()) <= {
-        f"{node.name}:{i}" for node in program.graph_def.node for i in range(20)
-    }
+    assert set(program.tensors.values()) <= {f"{node.name}:{i}" for node in program.graph_def.node for i in range(20)}
 
 
 def test_a_variable_holds_its_bytes_once(program, trainer):

@@ -119,7 +119,9 @@ def test_a_loop_with_a_limit_and_one_that_depends_on_data():
     def open_ended(x):
         return tf.while_loop(lambda x: tf.reduce_sum(x) < 100.0, lambda x: (tf.matmul(x, x) + 1.0,), (x,))[0]
 
-    found = [next(op for op in capture(f, (SPEC((4, 4)),)).graph.ops if "While" in op.kind) for f in (limited, open_ended)]
+    found = [
+        next(op for op in capture(f, (SPEC((4, 4)),)).graph.ops if "While" in op.kind) for f in (limited, open_ended)
+    ]
     assert 3 * 128 <= found[0].flops < 4 * 128
     assert 128 <= found[1].flops < 2 * 128  # once: how often is not known
 
