@@ -1,8 +1,10 @@
 """Run a step once with symbolic tensors, and what can go wrong there."""
 
+import contextlib
+import gc
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +15,7 @@ from baechi.errors import BaechiError
 from baechi.frontends.tf.effects import Effects
 from baechi.frontends.tf.provenance import shown, user_line
 
-__all__ = ["Traced", "spec_of", "trace"]
+__all__ = ["Traced", "spec_of", "trace", "unhurried_collector"]
 
 _EAGER = (
     "numpy() is only available when eager execution is enabled",
@@ -120,6 +122,18 @@ def trace(step: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, An
         given={i: leaf for i, leaf in enumerate(leaves) if not _is_spec(leaf)},
         owner=(step, concrete),
     )
+
+
+@contextlib.contextmanager
+def unhurried_collector() -> Iterator[None]:
+    """Without garbage collection: of the million objects that tracing makes, most stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _body(flat: _Flat, *, autograph: bool) -> Any:
