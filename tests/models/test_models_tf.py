@@ -9,7 +9,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from baechi import models
 from baechi.errors import BaechiError
@@ -120,13 +119,13 @@ def test_the_decoder_does_not_look_ahead():
 @pytest.mark.parametrize("name", ["gnmt", "transformer"])
 def test_a_step_is_captured_whole_and_learns(name):
     keras.utils.set_random_seed(0)
-    spec = get(name, **SMALL[name])
+    spec = get(name, **{**SMALL[name], **({"dropout": 0.0} if name == "transformer" else {})})
     job = spec.job(3)
     program = capture(job["step"], job["args"], name=name)
     sizes = [op.outputs[0].nbytes for op in program.graph.ops if op.kind == "parameter"]
     assert sum(sizes) == 4 * parameters(name, SMALL[name])
     assert not any("Call" in node.op or "While" in node.op for node in program.graph_def.node)
-    losses = [float(job["step"](*job["args"])) for _ in range(20)]
+    losses = [float(job["step"](*job["args"])) for _ in range(8)]
     assert losses[-1] < losses[0]
 
 
@@ -147,12 +146,14 @@ def test_the_expert_gives_each_layer_a_device():
     assert unplaced == []
 
 
-def test_the_unrolled_graph_grows_with_the_sentence():
-    def count(length):
-        job = get("gnmt", length=length, layers=2, units=4, vocab=10).job(2)
-        return len(capture(job["step"], job["args"]).graph)
-
-    assert count(10) - count(5) == count(15) - count(10) > 100  # five tokens are one run of logits
+def test_the_unrolled_graph_has_a_product_for_each_cell_and_token():
+    length, layers = 7, 2
+    job = get("gnmt", length=length, layers=layers, units=4, vocab=10).job(2)
+    graph = capture(job["step"], job["args"]).graph
+    products = [op for op in graph.ops if op.kind == "MatMul" and op.phase == "forward"]
+    assert sum(op.module.endswith(".cell") for op in products) == length * (2 * layers + 1)
+    assert sum(op.module.endswith(".attention") for op in products) == 2 * (length - 1)
+    assert sum(op.module.endswith("output") for op in products) == 2  # runs of five tokens
 
 
 @pytest.mark.parametrize("code", ["import baechi.models.tf", "from baechi.models import names; names('tensorflow')"])
@@ -171,12 +172,12 @@ def test_a_tensorflow_model_brings_no_torch():
     assert ran.returncode == 0, ran.stderr
 
 
-def test_keras_counts_what_tensorflow_holds():
-    job = get("inception_v3", **SMALL["inception_v3"]).job(2)
+def test_inception_holds_what_keras_counts():
+    job = get("inception_v3", **SMALL["inception_v3"]).job(1)
     program = capture(job["step"], job["args"], name="inception_v3")
     held = sum(op.persistent_bytes for op in program.graph.ops if op.kind in ("parameter", "buffer"))
     assert held == sum(v.dtype.size * v.shape.num_elements() for v in program.trained.values())
     parameters = sum(op.outputs[0].nbytes for op in program.graph.ops if op.kind == "parameter")
-    model = get("inception_v3", **SMALL["inception_v3"]).build()
-    assert parameters == 4 * sum(int(tf.size(v.value)) for v in model.trainable_variables)
+    classifier = 2048 * 5 + 5
+    assert parameters == 4 * (21_768_352 + classifier)  # trainable without the classifier, by Keras's own summary
     assert sum(op.kind == "Conv2D" for op in program.graph.ops) == 94

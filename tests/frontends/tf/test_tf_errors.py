@@ -164,3 +164,20 @@ def test_what_is_no_side_effect():
         return weight.assign_sub(inner[0] * cache["scale"] * scale)
 
     assert len(capture(functools.partial(step, scale=1.0), (X,)).graph)
+
+
+class Lazy:
+    def __init__(self):
+        self.ready, self.weight = False, None
+
+    def step(self, x):
+        if not self.ready:
+            self.ready, self.weight = True, tf.Variable([1.0, 2.0])
+        return self.weight.assign_sub(x)
+
+
+def test_a_step_may_make_its_variables_at_its_first_call():
+    lazy = Lazy()
+    program = capture(lazy.step, (X,))
+    assert [op.name for op in program.graph.ops if op.kind in ("parameter", "buffer")] == ["Variable"]
+    assert lazy.weight.numpy().tolist() == [1.0, 2.0]
