@@ -1,6 +1,7 @@
 """The pipeline on one page: capture, place, verify, run."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -238,8 +239,12 @@ def place(target: Any = None, **options: Any) -> Any:
         torch.Size([1, 2])
     """
     planner, tensorflow = _planner("place()", options), _tensorflow_planner(options)
-    cluster = options.get("cluster", "local")
-    devices = len(parse_cluster(cluster) if isinstance(cluster, str) else cluster)
+
+    def devices() -> int:
+        cluster = options.get("cluster", "local")
+        with suppress(BaechiError):  # the first call says what is wrong with it
+            return len(parse_cluster(cluster) if isinstance(cluster, str) else cluster)
+        return 1
 
     def placed(found: Any) -> Any:
         return decorate(found, planner, tensorflow, devices)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["decorate"]
 
 
-def decorate(target: Any, planner: "Planner", tensorflow: "TensorFlowPlanner", devices: int = 1) -> Any:
+def decorate(target: Any, planner: "Planner", tensorflow: "TensorFlowPlanner", devices: Callable[[], int]) -> Any:
     """Let `target` run as the planners say; see `baechi.place`.
 
     Args:
@@ -35,7 +35,7 @@ def decorate(target: Any, planner: "Planner", tensorflow: "TensorFlowPlanner", d
         from baechi.backends.tf.decorated import attach_model, is_model, wrap
         from baechi.backends.tf.devices import ensure_devices
 
-        ensure_devices(devices)
+        ensure_devices(devices())
         if is_model(target):
             return attach_model(target, tensorflow)
         if (placed := wrap(target, tensorflow)) is not None:

@@ -90,6 +90,15 @@ class Target:
             )
         return self.job
 
+    def check_lightens(self) -> None:
+        """Refuse recomputation and offloading before anything is placed, if the framework has neither.
+
+        Raises:
+            BaechiError: B108.
+        """
+        if self.job is not None:
+            self.job.check_lightens()
+
     def lightened(self, lighten: Lighten) -> "Target":
         """The same step with more recomputed and offloaded, by the names of its plain ops and tensors."""
         return replace(self, description={**self.description, **lighten.described}, lighten=lighten)

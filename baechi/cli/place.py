@@ -34,6 +34,8 @@ def execute(args: argparse.Namespace) -> int:
     from baechi.report.text import plan_text
 
     subject = load_subject(args)
+    if (args.recompute, args.offload) != ("off", "off"):
+        subject.target.check_lightens()
     graph, cluster, table = subject.graph, subject.cluster, subject.table
     with SearchLine(f"placing {graph.name} by {args.placer}") as line:
         graph, plan = place_lighter(

@@ -61,13 +61,13 @@ def execute(args: argparse.Namespace) -> int:
         raise BaechiError(
             "B108", what, help="leave --checkpoint out" if is_tensorflow else "leave --workers threads out"
         )
+    if is_tensorflow and args.is_process:
+        hush_libraries()  # TensorFlow tells of every socket that closes
     parameters = None
     if threads:
         target = saved_target(plan)
         measured = run_plan(target, plan, steps=args.steps, warmup=args.warmup, seed=args.seed)
     elif is_tensorflow:
-        if args.is_process:
-            hush_libraries()  # TensorFlow tells of every socket that closes
         target, measured = run_servers(plan, steps=args.steps, warmup=args.warmup, seed=args.seed)
     else:
         target, reports = _apart(args, plan)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from baechi.cli.arguments import pairs
-from baechi.cli.output import progress, say
+from baechi.cli.output import hush_libraries, progress, say
 from baechi.errors import BaechiError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def target_of(args: argparse.Namespace) -> "Target":
     """The target that the arguments name; errors as `load_target`."""
     from baechi.target import load_target
 
-    return load_target(
+    target = load_target(
         args.target,
         batch=args.batch,
         options=pairs(args.set, "--set"),
@@ -71,6 +71,9 @@ def target_of(args: argparse.Namespace) -> "Target":
         microbatches=args.microbatches,
         framework=args.framework,
     )
+    if target.job is not None and target.job.framework == "tensorflow" and args.is_process:
+        hush_libraries()  # TensorFlow tells of every trace
+    return target
 
 
 def extract(args: argparse.Namespace) -> "tuple[Target, float]":

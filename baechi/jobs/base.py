@@ -56,6 +56,9 @@ class Job(Protocol):
             BaechiError: B108 when the framework has neither.
         """
 
+    def check_lightens(self) -> None:
+        """Nothing, or B108 when the framework has no recomputation and offloading."""
+
     def rates(self) -> dict[str, float]:
         """What this machine's processor does under the framework, by the names of `config.LOCAL`; measured once."""
 

@@ -74,6 +74,9 @@ class TorchJob:
 
         return conform(torch_program(program), graph)
 
+    def check_lightens(self) -> None:
+        """As `Job.check_lightens`: torch has both."""
+
     def rates(self) -> dict[str, float]:
         """As `Job.rates`; a device is a process, as `baechi run` has it."""
         from baechi.profile.machine import measure_cpu

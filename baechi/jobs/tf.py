@@ -67,8 +67,14 @@ class TensorFlowJob:
     def lightened(self, program: Program, graph: Graph) -> "TensorFlowProgram":
         """As `Job.lightened`; a graph that was changed is refused."""
         if graph is not program.graph:
-            raise _missing("recomputation and offloading", "--recompute and --offload")
+            self.check_lightens()
         return tensorflow_program(program)
+
+    def check_lightens(self) -> None:
+        """As `Job.check_lightens`."""
+        raise BaechiError(
+            "B108", "there is no recomputation or offloading for TensorFlow", help="leave --recompute and --offload out"
+        )
 
     def rates(self) -> dict[str, float]:
         """As `Job.rates`; a device is a logical one of this process."""

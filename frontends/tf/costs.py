@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -201,21 +202,21 @@ def call_key(call: Call) -> str:
     return f"tf.{call.node.op}({','.join(parts)})"
 
 
-def _attribute(value: object) -> str:
-    which = value.WhichOneof("value")  # type: ignore[attr-defined]
+def _attribute(value: Any) -> str:
+    which = value.WhichOneof("value")
     match which:
         case "b":
-            return "1" if value.b else ""  # type: ignore[attr-defined]
+            return "1" if value.b else ""
         case "s":
-            return str(value.s.decode(errors="replace"))  # type: ignore[attr-defined]
+            return str(value.s.decode(errors="replace"))
         case "i":
-            return str(value.i)  # type: ignore[attr-defined]
+            return str(value.i)
         case "f":
-            return f"{value.f:g}"  # type: ignore[attr-defined]
+            return f"{value.f:g}"
         case "type":
-            name = tf.as_dtype(value.type).name  # type: ignore[attr-defined]
+            name = tf.as_dtype(value.type).name
             return str(_SHORT.get(name, name))
         case "list":
-            numbers = list(value.list.i) or [s.decode(errors="replace") for s in value.list.s]  # type: ignore[attr-defined]
+            numbers = list(value.list.i) or [s.decode(errors="replace") for s in value.list.s]
             return "x".join(map(str, numbers))
     return ""

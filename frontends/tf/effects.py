@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from baechi.errors import BaechiError
-
 __all__ = ["Effects"]
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
@@ -31,19 +29,10 @@ class Effects:
         """Note the state before the step runs."""
         return cls(function, dict(_state(function)))
 
-    def check(self) -> None:
-        """Refuse a step that changed any of it.
-
-        Raises:
-            BaechiError: B715.
-        """
-        for name, value in _state(self.function):
-            if name in self.before and self.before[name] != value:
-                raise BaechiError(
-                    "B715",
-                    f"the step changes '{name}', a Python object, as it runs",
-                    help="a traced step does that once and never again: use a tf.Variable, or do it outside the step",
-                )
+    @property
+    def changed(self) -> str | None:
+        """The name of something that is no longer what it was."""
+        return next((n for n, value in _state(self.function) if n in self.before and self.before[n] != value), None)
 
 
 def _state(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:

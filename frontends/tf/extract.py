@@ -2,43 +2,28 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.core.framework.graph_pb2 import GraphDef
-from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from baechi.errors import BaechiError
-from baechi.frontends.tf.control import Bodies, body_names
+from baechi.frontends.tf.control import Bodies
 from baechi.frontends.tf.flat import Nodes, data, inline, node_of, prune, resolve, split_joins
 from baechi.frontends.tf.graph import Build, Variable, build, handles_of
+from baechi.frontends.tf.library import called_functions, check_kinds
 from baechi.frontends.tf.naming import Scopes, reachable, unique, variable_paths
 from baechi.frontends.tf.program import TensorFlowProgram
 from baechi.frontends.tf.provenance import source_of
 from baechi.frontends.tf.roles import Roles, roles_of
 from baechi.frontends.tf.tidy import Tidied, bypass, merge, ordered, scatter_constants
-from baechi.frontends.tf.trace import Traced, trace
+from baechi.frontends.tf.trace import Traced, trace, unhurried_collector
 from baechi.frontends.tf.values import Value, Values, infer, sizes_of
 from baechi.ir.graph import Graph
 
 __all__ = ["capture", "capture_traced"]
 
-_PYTHON = ("EagerPyFunc", "PyFunc", "PyFuncStateless")
-_OLD = (
-    "Enter",
-    "Exit",
-    "LoopCond",
-    "Merge",
-    "NextIteration",
-    "RefEnter",
-    "RefSwitch",
-    "Switch",
-    "Variable",
-    "VariableV2",
-)
-_OUTSIDE = ("AnonymousIterator", "IteratorGetNext", "MakeIterator", "OneShotIterator", "IteratorV2", "TPUReplicate")
 _WITHOUT_EFFECT = ("NoOp", "Placeholder", "ReadVariableOp")
 
 
@@ -75,9 +60,10 @@ def capture(
     """
     found = (*owners, *reachable(step))
     scopes = Scopes()
-    with scopes.recorded(found):
-        traced = trace(step, args, kwargs or {})
-    return capture_traced(traced, name or getattr(step, "__name__", "step"), found, scopes)
+    with unhurried_collector():
+        with scopes.recorded(found):
+            traced = trace(step, args, kwargs or {})
+        return capture_traced(traced, name or getattr(step, "__name__", "step"), found, scopes)
 
 
 def capture_traced(
@@ -176,11 +162,11 @@ class _Step:
 def _flatten(traced: Traced) -> _Step:
     graph_def = traced.graph.as_graph_def()
     flat = inline(graph_def)
-    _check_kinds(flat.nodes.values(), graph_def.library)
+    check_kinds(flat.nodes.values(), graph_def.library)
     results = [None if t is None else resolve(t.name, flat.renamed) for t in traced.outputs]
     effects = [end for op in traced.graph.control_outputs for end in flat.ending(op.name)]
     effects = [e for e in dict.fromkeys(effects) if flat.nodes[e].op not in _WITHOUT_EFFECT]
-    step = _Step(flat.nodes, _library(graph_def.library, flat.nodes.values()), results, effects)
+    step = _Step(flat.nodes, called_functions(graph_def.library, flat.nodes.values()), results, effects)
     renamed = split_joins(step.nodes)
     step.take(Tidied(step.nodes, renamed))
     ends = [node_of(r) for r in results if r is not None and step.nodes[node_of(r)].op == "Identity"]
@@ -265,41 +251,3 @@ def _loss(results: Sequence[str | None], values: Values) -> int | None:
         return None
     value = values[str(results[only[0]])]
     return only[0] if value.shape == () and value.dtype.is_floating else None
-
-
-def _library(library: FunctionDefLibrary, nodes: Iterable[NodeDef]) -> FunctionDefLibrary:
-    """The functions that loops and branches still call."""
-    known = {f.signature.name: f for f in library.function}
-    gradients = {g.function_name: g.gradient_func for g in library.gradient}
-    needed: dict[str, None] = {}
-    stack = [name for node in nodes for name in body_names(node)]
-    while stack:
-        name = stack.pop()
-        if name in needed or name not in known:
-            continue
-        needed[name] = None
-        stack.extend(called for node in known[name].node_def for called in (*body_names(node), node.op))
-        stack.extend([gradients[name]] if name in gradients else [])
-    kept = FunctionDefLibrary(function=[f for n, f in known.items() if n in needed])
-    kept.gradient.extend(g for g in library.gradient if g.function_name in needed)
-    return kept
-
-
-def _check_kinds(nodes: Iterable[NodeDef], library: FunctionDefLibrary) -> None:
-    inner = (node for function in library.function for node in function.node_def)
-    for node in chain(nodes, inner):
-        if node.op in _PYTHON:
-            raise BaechiError(
-                "B715",
-                f"the step calls Python code as it runs ({node.op} '{node.name}')",
-                help="write it with TensorFlow's own ops instead of tf.py_function or tf.numpy_function",
-            )
-        if node.op in _OUTSIDE or node.op in _OLD or node.op.startswith(("Collective", "Nccl", "XlaLaunch")):
-            what = (
-                "is control flow or a variable of TensorFlow 1" if node.op in _OLD else "belongs to one device or host"
-            )
-            raise BaechiError(
-                "B716",
-                f"op {node.op} '{node.name}' {what}, so the step cannot be placed",
-                help="give the step tensors, not an iterator, and use TensorFlow 2's tf.function without a tf.distribute strategy",
-            )

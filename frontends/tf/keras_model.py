@@ -10,7 +10,7 @@ from baechi.errors import BaechiError
 from baechi.frontends.tf.extract import capture_traced
 from baechi.frontends.tf.naming import Scopes
 from baechi.frontends.tf.program import TensorFlowProgram
-from baechi.frontends.tf.trace import spec_of, trace
+from baechi.frontends.tf.trace import spec_of, trace, unhurried_collector
 
 __all__ = ["capture_keras", "train_step"]
 
@@ -40,11 +40,12 @@ def capture_keras(model: Any, x: Any, y: Any = None, sample_weight: Any = None, 
     given = tuple(v for v in (x, y, sample_weight) if v is not None)
     owners = (model, model.optimizer)
     scopes = Scopes()
-    with scopes.recorded(owners):
-        traced = trace(step, given, {})
-    logs = traced.results if isinstance(traced.results, dict) else {}
-    loss = sorted(logs).index("loss") if "loss" in logs else None
-    return capture_traced(traced, name or model.name, owners, scopes, loss)
+    with unhurried_collector():
+        with scopes.recorded(owners):
+            traced = trace(step, given, {})
+        logs = traced.results if isinstance(traced.results, dict) else {}
+        loss = sorted(logs).index("loss") if "loss" in logs else None
+        return capture_traced(traced, name or model.name, owners, scopes, loss)
 
 
 def train_step(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Callable[..., Any]:

@@ -1,8 +1,10 @@
 """Run a step once with symbolic tensors, and what can go wrong there."""
 
+import contextlib
+import gc
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +15,12 @@ from baechi.errors import BaechiError
 from baechi.frontends.tf.effects import Effects
 from baechi.frontends.tf.provenance import shown, user_line
 
-__all__ = ["Traced", "spec_of", "trace"]
+__all__ = ["Traced", "spec_of", "trace", "unhurried_collector"]
 
 _EAGER = (
     "numpy() is only available when eager execution is enabled",
     "has no attribute 'numpy'",
+    "not 'SymbolicTensor'",
     "Using a symbolic `tf.Tensor` as a Python `bool`",
     "Using a symbolic tensor as a Python",
     "Iterating over a symbolic `tf.Tensor`",
@@ -95,17 +98,20 @@ def trace(step: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, An
     leaves = [spec_of(leaf, i) for i, leaf in enumerate(tf.nest.flatten(structure))]
     python = getattr(step, "python_function", step)
     flat = _Flat(python, leaves, tf.nest.map_structure(lambda _: None, structure))
-    body = _body(flat, autograph=bool(getattr(step, "_autograph", True)))
-    effects = Effects.of(python)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Keras, about what the step itself does
-            concrete = body.get_concrete_function(*[leaf for leaf in leaves if _is_spec(leaf)])
-    except BaechiError:
-        raise
-    except Exception as error:  # what user code raises, under a tracer that raises its own kinds
-        raise _untraceable(error) from error
-    effects.check()
+    autograph = bool(getattr(step, "_autograph", True))
+    changed: str | None = None
+    for _ in range(2):  # what is made at the first call is not made at the second
+        effects = Effects.of(python)
+        concrete = _concrete(flat, autograph=autograph)
+        changed = effects.changed
+        if changed is None:
+            break
+    if changed is not None:
+        raise BaechiError(
+            "B715",
+            f"the step changes '{changed}', a Python object, as it runs",
+            help="a traced step does that once and never again: use a tf.Variable, or do it outside the step",
+        )
     count = sum(map(_is_spec, leaves))
     placeholders = iter(concrete.inputs[:count])
     outputs = iter(concrete.outputs)
@@ -121,7 +127,19 @@ def trace(step: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, An
     )
 
 
-def _body(flat: _Flat, *, autograph: bool) -> Any:
+@contextlib.contextmanager
+def unhurried_collector() -> Iterator[None]:
+    """Without garbage collection: of the million objects that tracing makes, most stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _concrete(flat: _Flat, *, autograph: bool) -> Any:
     pack = tf.autograph.experimental.do_not_convert(flat.pack)
     unpack = tf.autograph.experimental.do_not_convert(flat.unpack)
     step = flat.step
@@ -130,7 +148,15 @@ def _body(flat: _Flat, *, autograph: bool) -> Any:
         arguments = pack(tensors)
         return unpack(step(*arguments[0], **arguments[1]))
 
-    return tf.function(body, autograph=autograph)
+    specs = [leaf for leaf in flat.leaves if _is_spec(leaf)]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Keras, about what the step itself does
+            return tf.function(body, autograph=autograph).get_concrete_function(*specs)
+    except BaechiError:
+        raise
+    except Exception as error:  # what user code raises, under a tracer that raises its own kinds
+        raise _untraceable(error) from error
 
 
 def _is_spec(leaf: Any) -> bool:

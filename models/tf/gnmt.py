@@ -8,20 +8,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from baechi.errors import BaechiError
+from baechi.models.tf._layers import Built
 from baechi.models.tf.base import Arrays, ModelSpec, tokens
 
 __all__ = ["GNMT", "loss", "spec"]
 
 State = tuple[Any, Any]
 _RUN = 5  # tokens whose logits are made and scored together
-
-
-class Built(keras.layers.Layer):
-    """A layer that makes its weights at once, so that Keras need not run it to find out about them."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name=name)
-        self.built = True
 
 
 class Cell(Built):

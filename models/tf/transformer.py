@@ -9,23 +9,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from baechi.errors import BaechiError
+from baechi.models.tf._layers import Built, dense
 from baechi.models.tf.base import Arrays, ModelSpec, tokens
 
 __all__ = ["Transformer", "loss", "spec"]
-
-
-def _dense(units: int, inputs: int, name: str, *, bias: bool = True) -> keras.layers.Layer:
-    layer = keras.layers.Dense(units, use_bias=bias, name=name)
-    layer.build((None, inputs))
-    return layer
-
-
-class Built(keras.layers.Layer):
-    """A layer whose parts make their weights at once, so that Keras need not run it to find out about them."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name=name)
-        self.built = True
 
 
 class Attention(Built):
@@ -44,7 +31,7 @@ class Attention(Built):
         super().__init__(name)
         self.heads = heads
         self.query, self.key, self.of_value, self.output_layer = (
-            _dense(width, width, part, bias=False) for part in ("query", "key", "value", "output")
+            dense(width, width, part, bias=False) for part in ("query", "key", "value", "output")
         )
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
 
@@ -81,8 +68,8 @@ class FeedForward(Built):
 
     def __init__(self, width: int, ffn: int, dropout: float) -> None:
         super().__init__("ffn")
-        self.inner = _dense(ffn, width, "inner")
-        self.outer = _dense(width, ffn, "outer")
+        self.inner = dense(ffn, width, "inner")
+        self.outer = dense(width, ffn, "outer")
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
 
     def call(self, x: Any, training: bool = False) -> Any:
@@ -199,7 +186,7 @@ class Transformer(keras.Model):
         blocks = [EncoderLayer(width, heads, ffn, dropout, f"layer_{i}") for i in range(layers)]
         self.encoder = Encoder(Embedding(vocab, width, length, dropout), blocks)
         others = [DecoderLayer(width, heads, ffn, dropout, f"layer_{i}") for i in range(layers)]
-        output = _dense(vocab, width, "output")
+        output = dense(vocab, width, "output")
         self.decoder = Decoder(Embedding(vocab, width, length, dropout), others, output, length)
         self.built = True
 

@@ -1,7 +1,8 @@
 """A TensorFlow step that runs as planned."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import tensorflow as tf
@@ -39,7 +40,7 @@ class PlacedStep:
 
     Raises:
         BaechiError: B603 when the plan is for another graph, B606 and B620 when there is no such device,
-            B622 on a resource that cannot be moved.
+            B615 when a device has no memory for its variables, B622 on a resource that cannot be moved.
 
     Example:
         >>> from baechi.backends.plans import plan_in_program_order
@@ -68,7 +69,8 @@ class PlacedStep:
         used = {device for device, ops in plan.order.items() if ops}
         self._options = Options(rewrites=len(used) <= 1)
         where = {p: self.devices[plan.device[op]] for p, op in program.variables.items()}
-        self._homes: Homes = (Copies if own else Moved)(program, where)
+        with self._errors_explained():
+            self._homes: Homes = (Copies if own else Moved)(program, where)
         self._given = [i for i, name in enumerate(program.inputs) if name is not None]
         self._function = self._make()
         self._unchecked = check
@@ -96,10 +98,14 @@ class PlacedStep:
         return self.checked(values)
 
     def _run(self, values: Sequence[Any]) -> list[Any]:
+        with self._errors_explained(), self._options.applied():
+            results: list[Any] = self._function(*values)
+            return results
+
+    @contextmanager
+    def _errors_explained(self) -> Iterator[None]:
         try:
-            with self._options.applied():
-                results: list[Any] = self._function(*values)
-                return results
+            yield
         except tf.errors.OpError as error:
             raise self._explained(error) from error
 
@@ -121,7 +127,7 @@ class PlacedStep:
         Raises:
             BaechiError: B621 when an op ran elsewhere.
         """
-        with partitions() as graphs:
+        with self._errors_explained(), partitions() as graphs:
             results = self._run(values)
         self.partition_graphs = tuple(graphs)
         names = {full: name for name, full in self.devices.items()}

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from baechi.backends.tf.devices import LOCAL
 from baechi.errors import BaechiError
 from baechi.frontends.tf.program import TensorFlowProgram
 
@@ -102,8 +103,15 @@ class Moved(Homes):
 
 def _like(variable: Any, device: str) -> Any:
     """A new variable with the same value on a device."""
-    with tf.init_scope(), tf.device(device):
-        return tf.Variable(variable.read_value(), trainable=False, dtype=variable.dtype, shape=variable.shape)
+    try:
+        with tf.init_scope(), tf.device(device):
+            made = tf.Variable(variable.read_value(), trainable=False, dtype=variable.dtype, shape=variable.shape)
+            if not device.startswith(LOCAL):  # a worker is told, and fails later
+                tf.raw_ops.VarIsInitializedOp(resource=made.handle).numpy()
+            return made
+    except (tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError) as error:
+        what = f"OOM when allocating variable '{variable.name}' on {device}: {error.message}"
+        raise tf.errors.ResourceExhaustedError(None, None, what) from error
 
 
 def _move(variable: Any, handle: Any, owner: Any) -> None:

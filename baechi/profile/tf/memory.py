@@ -70,7 +70,7 @@ def _ends(traced: Traced, ran: Mapping[tuple[str, str], Event]) -> dict[tuple[st
 
 def _highest(rows: list[tuple[float, int]]) -> int:
     now = most = 0
-    for _, nbytes in sorted(rows, key=lambda row: (row[0], row[1] < 0)):
+    for _, nbytes in sorted(rows):
         now += nbytes
         most = max(most, now)
     return most
