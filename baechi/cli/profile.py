@@ -5,11 +5,12 @@ import json
 from typing import TYPE_CHECKING
 
 from baechi.cli.arguments import positive, whole
-from baechi.cli.output import emit, emit_json, say
+from baechi.cli.output import emit, emit_json, progress, say
 from baechi.cli.subject import planned, restart_tuned
 from baechi.cli.workers import start_workers
 
 if TYPE_CHECKING:
+    from baechi.cli.subject import PlannedStep
     from baechi.profile.profiled import Profiled
 
 __all__ = ["configure", "execute"]
@@ -30,13 +31,11 @@ def execute(args: argparse.Namespace) -> int:
     """Run, keep, and print what was measured beside what was predicted."""
     restart_tuned(args)
     from baechi.files import write_atomic
-    from baechi.profile.apart import Order
-    from baechi.profile.profiled import profile_dict, profiled
+    from baechi.profile.profiled import profile_dict
     from baechi.report.profile_text import profile_text
 
     step = planned(args.plan, args.table)
-    order = Order(step.plan.target, args.steps, args.warmup, args.seed, traced=True)
-    found = profiled(step.graph, step.plan, start_workers(step.plan, step.target, order))
+    found = _profiled(step, args)
     if args.output:
         write_atomic(args.output, json.dumps(profile_dict(step.plan, found)) + "\n")
         say(f"wrote {args.output}")
@@ -47,6 +46,24 @@ def execute(args: argparse.Namespace) -> int:
     else:
         emit(profile_text(step.graph, step.plan, step.timeline, found))
     return 0
+
+
+def _profiled(step: "PlannedStep", args: argparse.Namespace) -> "Profiled":
+    from baechi.jobs.tf import TensorFlowJob
+    from baechi.profile.profiled import profiled
+
+    plan, job = step.plan, step.target.code
+    options = {"steps": args.steps, "warmup": args.warmup, "seed": args.seed}
+    if isinstance(job, TensorFlowJob):
+        program = step.target.program
+        with progress(f"training {step.target.name}"):
+            return profiled(step.graph, plan, job.train(program, plan, **options), job.trace(program, plan, **options))
+    from baechi.profile.apart import Order, measured_of
+    from baechi.profile.traced import timelines
+
+    reports = start_workers(plan, step.target, Order(plan.target, **options, traced=True))
+    notes = {report.device: report.notes for report in reports if report.notes is not None}
+    return profiled(step.graph, plan, measured_of(reports), timelines(step.graph, plan, notes))
 
 
 def _update_table(path: str | None, found: "Profiled") -> None:

@@ -16,6 +16,7 @@ from baechi.models.tf.base import ModelSpec as StepSpec
 if TYPE_CHECKING:
     from baechi.frontends.tf import TensorFlowProgram
     from baechi.ir.cluster import Cluster
+    from baechi.ir.timeline import Timeline
     from baechi.profile.measured import Measured
 
 __all__ = ["HOST", "TensorFlowHost", "TensorFlowJob", "tensorflow_program"]
@@ -110,6 +111,18 @@ class TensorFlowJob:
 
         own = self._of_seed(program, seed)
         return train(own, plan, self.inputs(), steps=steps, warmup=warmup, memory=memory, devices=devices)
+
+    def trace(
+        self, program: Program, plan: Plan, *, steps: int, warmup: int = 1, seed: int = 0
+    ) -> "tuple[Timeline, ...]":
+        """Train some steps under TensorFlow's tracing, on logical devices; each as a timeline.
+
+        Raises:
+            BaechiError: B622 when the step uses a resource that is no variable.
+        """
+        from baechi.profile.tf.run import trace
+
+        return trace(self._of_seed(program, seed), plan, self.inputs(), steps=steps, warmup=warmup)
 
     def train_plain(self, *, steps: int, warmup: int = 1, seed: int = 0, microbatches: int = 1) -> "Measured":
         """As `Job.train_plain`."""

@@ -3,17 +3,14 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from baechi.ir.graph import Graph
 from baechi.ir.json import plan_to_dict, timeline_to_dict
 from baechi.ir.plan import Plan
 from baechi.ir.timeline import Timeline
 from baechi.profile.measured import Measured
-from baechi.profile.traced import op_times, timelines
-
-if TYPE_CHECKING:
-    from baechi.profile.apart import Report
+from baechi.profile.traced import op_times
 
 __all__ = ["PROFILE_SCHEMA", "Profiled", "profile_dict", "profiled"]
 
@@ -51,18 +48,15 @@ class Profiled:
         return tuple(i for i, s in enumerate(seconds) if not low - reach <= s <= high + reach)
 
 
-def profiled(graph: Graph, plan: Plan, reports: "Sequence[Report]") -> Profiled:
-    """Put together what the processes of a traced run report; there must be at least one step.
+def profiled(graph: Graph, plan: Plan, measured: Measured, steps: Sequence[Timeline]) -> Profiled:
+    """Put together what a run measured.
 
     Args:
         graph: of the plan.
         plan: that was run.
-        reports: of all devices that have anything to do.
+        measured: steps in which nothing was noted.
+        steps: those in which everything was, at least one.
     """
-    from baechi.profile.apart import measured_of
-
-    measured = measured_of(reports)
-    steps = timelines(graph, plan, {report.device: report.notes for report in reports if report.notes is not None})
     lengths = [step.step_seconds for step in steps]
     middle = steps[lengths.index(statistics.median_low(lengths))]
     overhead = statistics.median(lengths) / measured.step_seconds - 1 if measured.step_seconds else 0.0

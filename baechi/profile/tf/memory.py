@@ -6,7 +6,7 @@ from baechi.frontends.tf.program import TensorFlowProgram
 from baechi.ir.plan import Plan
 from baechi.profile.tf.trace import Event, Traced
 
-__all__ = ["peaks_of", "persistent_bytes"]
+__all__ = ["curves_of", "peaks_of", "persistent_bytes"]
 
 
 def persistent_bytes(program: TensorFlowProgram, plan: Plan) -> dict[str, int]:
@@ -18,7 +18,12 @@ def persistent_bytes(program: TensorFlowProgram, plan: Plan) -> dict[str, int]:
 
 
 def peaks_of(traced: Traced, names: Mapping[str, str]) -> dict[str, int]:
-    """The most bytes that were allocated at once on each device, variables left out.
+    """The most bytes that were allocated at once on each device; see `curves_of`."""
+    return {device: max(nbytes for _, nbytes in curve) for device, curve in curves_of(traced, names).items()}
+
+
+def curves_of(traced: Traced, names: Mapping[str, str]) -> dict[str, tuple[tuple[float, int], ...]]:
+    """The bytes that were allocated on each device at each change, variables left out; the first at 0.0.
 
     A buffer lives from when the first node that shows it starts to when the last node that reads a result
     of its place, or makes one there, ends. What a kernel takes only while it runs is added meanwhile.
@@ -51,7 +56,7 @@ def peaks_of(traced: Traced, names: Mapping[str, str]) -> dict[str, int]:
             open_[key] = event.start, until, buffer.nbytes
     for (device, _), (start, end, nbytes) in open_.items():
         changes[device] += [(start, nbytes), (end, -nbytes)]
-    return {names[device]: _highest(rows) for device, rows in changes.items()}
+    return {names[device]: _curve(rows) for device, rows in changes.items()}
 
 
 def _ends(traced: Traced, ran: Mapping[tuple[str, str], Event]) -> dict[tuple[str, str, int], float]:
@@ -68,9 +73,9 @@ def _ends(traced: Traced, ran: Mapping[tuple[str, str], Event]) -> dict[tuple[st
     return found
 
 
-def _highest(rows: list[tuple[float, int]]) -> int:
-    now = most = 0
-    for _, nbytes in sorted(rows):
+def _curve(rows: list[tuple[float, int]]) -> tuple[tuple[float, int], ...]:
+    now, curve = 0, [(0.0, 0)]
+    for seconds, nbytes in sorted(rows):
         now += nbytes
-        most = max(most, now)
-    return most
+        curve.append((seconds, now))
+    return tuple(curve)

@@ -17,14 +17,16 @@ from baechi.backends.tf.rewrite import placed_graph
 from baechi.errors import BaechiError
 from baechi.frontends.tf import TensorFlowProgram, capture, capture_keras, train_step
 from baechi.ir.plan import Plan
+from baechi.ir.timeline import Timeline
 from baechi.profile.beside import busy_neighbours
 from baechi.profile.measured import PLAIN_DEVICE, Measured, summarize
 from baechi.profile.tf.memory import peaks_of, persistent_bytes
 from baechi.profile.tf.ops import profile_ops
+from baechi.profile.tf.timeline import traced_timelines
 from baechi.profile.tf.trace import Tracer
 from baechi.units import format_bytes
 
-__all__ = ["Build", "capture_seeded", "check_memory", "examples", "measure_ops", "train", "train_plain"]
+__all__ = ["Build", "capture_seeded", "check_memory", "examples", "measure_ops", "trace", "train", "train_plain"]
 
 Build = Callable[[], Mapping[str, Any]]
 """Makes the step: ``step``, ``args``, ``kwargs``, or ``model``, ``x``, ``y``, ``sample_weight``."""
@@ -109,6 +111,19 @@ def train(
     step = PlacedStep(program, plan, devices=devices)
     seconds, losses = _timed(lambda: program.rebuild(step.step(leaves)), steps, warmup)
     return summarize(seconds, losses, _peaks(program, plan, leaves) if memory else {})
+
+
+def trace(
+    program: TensorFlowProgram,
+    plan: Plan,
+    inputs: tuple[Sequence[Any], Mapping[str, Any]],
+    *,
+    steps: int,
+    warmup: int = 1,
+) -> tuple[Timeline, ...]:
+    """Train some steps under TensorFlow's tracing, on logical devices of this process; errors as `traced_timelines`."""
+    check_memory(program, plan)
+    return traced_timelines(program, plan, program.flatten(*inputs), steps=steps, warmup=warmup)
 
 
 def _timed(run: Callable[[], Any], steps: int, warmup: int) -> tuple[list[float], list[float]]:
