@@ -55,8 +55,8 @@ def capture(
     Example:
         >>> weight = tf.Variable([1.0, 2.0])
         >>> program = capture(lambda x: weight.assign_sub(x), (tf.ones(2),), name="step")
-        >>> [(op.name, op.kind) for op in program.graph.ops if op.group]
-        [('Variable', 'buffer'), ('AssignSubVariableOp', 'assign')]
+        >>> [(op.name, op.kind) for op in program.graph.ops if op.group == "v:Variable"]
+        [('Variable', 'parameter'), ('AssignSubVariableOp', 'assign'), ('ReadVariableOp', 'ReadVariableOp')]
     """
     found = (*owners, *reachable(step))
     scopes = Scopes()
