@@ -4,7 +4,6 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -125,4 +124,4 @@ def _gpu(i: int, name: str) -> tuple[Device, Link]:
         launch_seconds=preset.launch_seconds,
         efficiency=preset.efficiency,
     )
-    return replace(device), preset.link
+    return device, preset.link
