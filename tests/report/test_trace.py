@@ -46,16 +46,26 @@ def test_arrows_begin_and_end_inside_spans() -> None:
         assert any(s["ts"] <= e["ts"] <= s["ts"] + s["dur"] for s in here)
 
 
-def test_overlaps_are_refused() -> None:
+def test_ops_at_once_have_threads_of_their_own() -> None:
+    """A runtime may run two ops of a device at once; a viewer would not show them on one thread."""
     graph = random_dag(1, 2)
     cluster = Cluster((Device("d:0", 1),))
     names = [op.name for op in graph.ops]
     timeline = Timeline((OpSpan(names[0], "d:0", 0.0, 2.0), OpSpan(names[1], "d:0", 1.0, 3.0)))
-    with pytest.raises(BaechiError, match=f"B408.*'{names[0]}' and '{names[1]}'"):
-        check_trace(chrome_trace(graph, cluster, timeline)["traceEvents"])
-    early = Timeline((OpSpan(names[0], "d:0", -1.0, 2.0),))
+    events = chrome_trace(graph, cluster, timeline)["traceEvents"]
+    check_trace(events)
+    assert [e["args"]["name"] for e in events if e["name"] == "thread_name"] == ["ops", "ops 2"]
+    for e in events:
+        e["tid"] = 0
+    with pytest.raises(BaechiError, match=rf"B408.*'{names[0]}' and '{names[1]}'"):
+        check_trace(events)
+
+
+def test_times_before_the_start_are_refused() -> None:
+    graph = random_dag(1, 2)
+    early = Timeline((OpSpan(graph.ops[0].name, "d:0", -1.0, 2.0),))
     with pytest.raises(BaechiError, match="B408"):
-        check_trace(chrome_trace(graph, cluster, early)["traceEvents"])
+        check_trace(chrome_trace(graph, Cluster((Device("d:0", 1),)), early)["traceEvents"])
 
 
 def test_transfers_at_once_have_threads_of_their_own() -> None:

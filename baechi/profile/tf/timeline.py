@@ -19,8 +19,10 @@ def traced_timelines(
 ) -> tuple[Timeline, ...]:
     """Train some steps on logical CPU devices of this process under TensorFlow's tracing.
 
-    An op lasts from its first node's kernel to its last one's; what is there before the step takes no time.
-    A transfer lasts from when its tensor was made to when TensorFlow handed it to the other device.
+    An op lasts from its first node's kernel to its last one's; what is there before the step takes no time. One
+    device may run several ops at once, on the threads that all share.
+    Logical devices hand tensors over without a copy and without a note, so a transfer is drawn from when its
+    tensor was made to when it is first read.
 
     Args:
         program: the step.
@@ -40,47 +42,35 @@ def traced_timelines(
 
 
 def _timeline(program: TensorFlowProgram, plan: Plan, traced: Traced, names: Mapping[str, str]) -> Timeline:
-    ran: dict[str, tuple[float, float]] = {}
-    for event in traced.events:
-        op = program.op_of.get(event.node)
-        if op is not None and names.get(event.device) == plan.device[op]:
-            before = ran.get(op, (event.start, event.end))
-            ran[op] = min(before[0], event.start), max(before[1], event.end)
+    ran = _runs(program, plan, traced, names)
     spans = [OpSpan(op.name, plan.device[op.name], *ran.get(op.name, (0.0, 0.0))) for op in program.graph.ops]
     held = persistent_bytes(program, plan)
     curves = curves_of(traced, names)
     return Timeline(
         tuple(sorted(spans, key=lambda s: (s.start, s.end))),
-        tuple(sorted(_transfers(program, plan, traced, names, ran), key=lambda s: (s.start, s.end))),
+        tuple(sorted(_transfers(program, plan, ran), key=lambda s: (s.start, s.end))),
         {device: tuple((at, held[device] + nbytes) for at, nbytes in curve) for device, curve in curves.items()},
     )
 
 
+def _runs(
+    program: TensorFlowProgram, plan: Plan, traced: Traced, names: Mapping[str, str]
+) -> dict[str, tuple[float, float]]:
+    """When each op's nodes began and ended, its own constants aside, which TensorFlow makes when it likes."""
+    ran: dict[str, tuple[float, float]] = {}
+    for event in traced.events:
+        op = program.op_of.get(event.node)
+        if op is not None and event.kind != "Const" and names.get(event.device) == plan.device[op]:
+            before = ran.get(op, (event.start, event.end))
+            ran[op] = min(before[0], event.start), max(before[1], event.end)
+    return ran
+
+
 def _transfers(
-    program: TensorFlowProgram,
-    plan: Plan,
-    traced: Traced,
-    names: Mapping[str, str],
-    ran: Mapping[str, tuple[float, float]],
+    program: TensorFlowProgram, plan: Plan, ran: Mapping[str, tuple[float, float]]
 ) -> Iterator[TransferSpan]:
-    """Those of the plan that TensorFlow carried out: it sends nothing that its optimiser made twice."""
-    sent: dict[str, str] = {}  # node:index by the name under which it travels
-    for graph in traced.graphs:
-        for node in graph.node:
-            if node.op == "_Send":
-                source, _, index = node.input[0].partition(":")
-                sent[node.attr["tensor_name"].s.decode()] = f"{source}:{index or 0}"
-    came: dict[tuple[str, str], float] = {}
-    end = {(event.device, event.node): event.end for event in traced.events}
-    for graph in traced.graphs:
-        for node in graph.node:
-            at = end.get((node.device, node.name))
-            if node.op == "_Recv" and at is not None:
-                name = sent.get(node.attr["tensor_name"].s.decode(), "")
-                came[name, names.get(node.device, "")] = at
     for tensor, source, destination in plan.transfers:
-        at = came.get((program.tensors.get(tensor, ""), destination))
-        if at is not None:
-            start = ran.get(program.graph.producer[tensor].name, (0.0, 0.0))[1]
-            nbytes = program.graph.tensor[tensor].nbytes
-            yield TransferSpan(tensor, source, destination, start, max(start, at), nbytes)
+        made = ran.get(program.graph.producer[tensor].name, (0.0, 0.0))[1]
+        readers = (op.name for op in program.graph.readers[tensor] if plan.device[op.name] == destination)
+        read = min((ran[name][0] for name in readers if name in ran), default=made)
+        yield TransferSpan(tensor, source, destination, made, max(made, read), program.graph.tensor[tensor].nbytes)
