@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -59,13 +60,13 @@ def calibrate() -> Calibration:
 def _products() -> Iterator[tuple[float, float]]:
     for side in _SIDES:
         a, b, out = torch.rand(side, side), torch.rand(side, side), torch.empty(side, side)
-        yield 2.0 * side**3, _least(lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
+        yield 2.0 * side**3, _least(partial(torch.mm, a, b, out=out))
 
 
 def _streams() -> Iterator[tuple[float, float]]:
     for count in _ELEMENTS:
         data, out = torch.rand(count), torch.empty(count)
-        yield 8.0 * count, _least(lambda data=data, out=out: torch.mul(data, 2.0, out=out))
+        yield 8.0 * count, _least(partial(torch.mul, data, 2.0, out=out))
 
 
 def _least(work: Callable[[], object]) -> float:
