@@ -1,6 +1,8 @@
 """The search for a proved schedule: ever longer runs of CP-SAT, each knowing what the last one found."""
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,7 +19,7 @@ from baechi.placers._cp_solve import Answer, Effort, ask
 from baechi.placers._cp_windows import least_horizon, windows
 from baechi.sim.evaluate import Schedule, evaluate, score
 
-__all__ = ["Progress", "Proof", "Search"]
+__all__ = ["Progress", "Proof", "Search", "prove"]
 
 Progress = Callable[[int, int], None]
 """Told the objective of the best schedule that fits and the bound, in ticks."""
@@ -44,6 +46,24 @@ class Proof:
     bound: int
     proved: bool
     feasible: bool
+
+
+def prove(
+    a: Arrays,
+    start: Schedule,
+    gap: float,
+    bound: int,
+    *,
+    seconds: float,
+    workers: int,
+    seed: int,
+    on_progress: Progress | None = None,
+) -> Proof:
+    """Search from a schedule for so many seconds; Ctrl-C ends it early. See `Search` and `Effort`."""
+    search = Search(a, start, gap, bound, Effort(time.monotonic() + seconds, workers, seed), on_progress)
+    with suppress(KeyboardInterrupt):
+        search.run()
+    return search.proof
 
 
 @dataclass

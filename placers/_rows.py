@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from baechi.placers._glop import minimize
+from baechi.placers.apart import call_solver
 
 __all__ = ["Bounds", "Net", "make_net", "solve_rows"]
 
@@ -156,7 +156,8 @@ def _minimum(net: Net, low: Bounds, rows: _Rows, scale: float) -> Floats | None:
     order = np.lexsort((entries[1], entries[0]))
     costs = np.zeros(len(rows.nodes) + len(rows.blocks) + len(rows.free))
     costs[w[rows.blocks]] = 1.0
-    return minimize(
+    found: Floats | None = call_solver(
+        "baechi.placers._glop:minimize",
         lower=np.concatenate((low.head[rows.nodes] * scale, low.w[rows.blocks] * scale, np.zeros(len(rows.free)))),
         upper=np.concatenate((np.full(len(rows.nodes) + len(rows.blocks), np.inf), np.ones(len(rows.free)))),
         costs=costs,
@@ -164,3 +165,4 @@ def _minimum(net: Net, low: Bounds, rows: _Rows, scale: float) -> Floats | None:
         most=np.concatenate((np.full(len(row), np.inf), np.ones(count - len(row)))),
         entries=(entries[0][order], entries[1][order], entries[2][order].astype(np.float64)),
     )
+    return found

@@ -1,9 +1,7 @@
 """`exact`: constraint programming, which goes on until its schedule is proved to be the best there is."""
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,6 +10,7 @@ import numpy as np
 from baechi.cost.problem import LATENCY, Arrays, Problem
 from baechi.errors import Infeasible
 from baechi.placers._cp_coarse import drawn_together
+from baechi.placers.apart import call_solver
 from baechi.placers.base import Placer, Solution
 from baechi.placers.portfolio import Auto
 from baechi.placers.variants import Variant
@@ -53,14 +52,18 @@ def solve_exact(
     Returns:
         The best schedule, which may be `start`. Ctrl-C stops the search and returns it too.
     """
-    from baechi.placers._cp_search import Search
-    from baechi.placers._cp_solve import Effort
-
-    effort = Effort(time.monotonic() + seconds, workers or os.cpu_count() or 1, seed)
-    search = Search(a, start, gap, bound, effort, on_progress)
-    with suppress(KeyboardInterrupt):
-        search.run()
-    return search.proof
+    proof: Proof = call_solver(
+        "baechi.placers._cp_search:prove",
+        a,
+        start,
+        gap,
+        bound,
+        seconds=seconds,
+        workers=workers or os.cpu_count() or 1,
+        seed=seed,
+        tell=on_progress,
+    )
+    return proof
 
 
 @dataclass(frozen=True)

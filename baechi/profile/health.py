@@ -111,11 +111,17 @@ def _step() -> "Graph":
 
 
 def _solver() -> str:
-    from ortools.linear_solver.python import model_builder_helper as glop
+    import numpy as np
 
-    if not glop.ModelSolverHelper("GLOP").solver_is_supported():
-        raise RuntimeError("ortools has no linear solver")
-    return "ortools has a linear solver"
+    from baechi.placers.apart import call_solver
+
+    one, place = np.ones(1), np.zeros(1, np.int64)
+    found = call_solver(
+        "baechi.placers._glop:minimize", 0 * one, np.inf * one, one, 3 * one, np.inf * one, (place, place, one)
+    )
+    if found is None or abs(found[0] - 3) > 1e-6:
+        raise RuntimeError(f"the least x of at least 3 is {found}")
+    return "ortools solves a linear programme"
 
 
 def _machine() -> Finding:
