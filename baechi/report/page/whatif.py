@@ -1,0 +1,103 @@
+"""What a step would take on other devices, or placed by somebody else."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from baechi.cost.problem import Problem
+from baechi.ir.cluster import Cluster
+from baechi.placers.whatif import best_quick, try_quick
+from baechi.report.files import Step
+from baechi.sim.whatif import Outcome, with_faster_device, with_faster_links
+
+__all__ = ["WhatIf", "what_if"]
+
+_LINKS = (2, 10)
+_COMPUTE = 2
+_CAPS = 1.5
+_SAME = "the same plan"
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """One change, and what it is worth.
+
+    Attributes:
+        change: what is different.
+        plan: whose plan it is then.
+        seconds: of the objective.
+        over_bytes: by how much that plan is over the caps, summed; 0 when it fits.
+        ratio: `seconds` over that of the plan as it is, less 1.
+        is_free: whether it takes no other devices: only another plan.
+    """
+
+    change: str
+    plan: str
+    seconds: float
+    over_bytes: int
+    ratio: float
+    is_free: bool = False
+
+
+def what_if(step: Step) -> tuple[WhatIf, ...]:
+    """Faster links and devices under the same plan; one device fewer, larger caps and other placers with plans of quick placers."""
+    plan = step.plan
+    problem = Problem(step.graph, plan.cluster, step.table, plan.objective)
+    base = with_faster_links(problem, plan, 1.0)
+    return tuple(
+        WhatIf(change, whose, o.objective_seconds, o.over_bytes, _ratio(o, base), is_free)
+        for change, whose, o, is_free in _rows(step, problem, base)
+    )
+
+
+def _ratio(outcome: Outcome, base: Outcome) -> float:
+    return outcome.objective_seconds / base.objective_seconds - 1 if base.objective_seconds > 0 else 0.0
+
+
+def _rows(step: Step, problem: Problem, base: Outcome) -> Iterator[tuple[str, str, Outcome, bool]]:
+    plan, cluster = step.plan, step.plan.cluster
+    if step.timeline.transfers:
+        for factor in _LINKS:
+            yield f"links {factor}x faster", _SAME, with_faster_links(problem, plan, factor), False
+    busy = step.timeline.busy_seconds
+    busiest = max(cluster.device, key=lambda name: busy.get(name, 0.0))
+    yield (
+        f"computing {_COMPUTE}x faster on {busiest}",
+        _SAME,
+        with_faster_device(problem, plan, busiest, _COMPUTE),
+        False,
+    )
+    if len(cluster) > 1:
+        yield f"computing {_COMPUTE}x faster on all devices", _SAME, with_faster_device(problem, plan, None, _COMPUTE), False
+    yield f"memory caps {_CAPS:g}x larger", *_larger_caps(problem, base), False
+    if len(cluster) > 1:
+        least = min(reversed(cluster.device), key=lambda name: busy.get(name, 0.0))
+        yield f"without {least}", *_without(step, least, base), False
+    for tried in try_quick(problem, plan.seed):
+        yield f"placed by {tried.placer}", tried.placer, tried.outcome, True
+
+
+def _larger_caps(problem: Problem, base: Outcome) -> tuple[str, Outcome]:
+    tried = best_quick(problem.with_caps((problem.arrays.cap * _CAPS).astype(np.int64)), 0)
+    return _better(tried.placer, tried.outcome, base)
+
+
+def _without(step: Step, device: str, base: Outcome) -> tuple[str, Outcome]:
+    smaller = _less(step.plan.cluster, device)
+    tried = best_quick(Problem(step.graph, smaller, step.table, step.plan.objective), step.plan.seed)
+    if step.plan.order.get(device):
+        return tried.placer, tried.outcome
+    return _better(tried.placer, tried.outcome, base)
+
+
+def _better(placer: str, outcome: Outcome, base: Outcome) -> tuple[str, Outcome]:
+    """The plan as it is still fits; what quick placers find counts only when it is better."""
+    if outcome.over_bytes == 0 and outcome.objective_seconds < base.objective_seconds:
+        return placer, outcome
+    return _SAME, base
+
+
+def _less(cluster: Cluster, device: str) -> Cluster:
+    kept = tuple(d for d in cluster.devices if d.name != device)
+    return replace(cluster, devices=kept, links={pair: x for pair, x in cluster.links.items() if device not in pair})

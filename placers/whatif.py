@@ -1,0 +1,67 @@
+"""What quick placers make of a problem: enough to say what other devices, or another placer, would be worth."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from baechi.cost.problem import Problem
+from baechi.placers.base import Placer, best_of
+from baechi.placers.etf import Etf
+from baechi.placers.fixed import Contiguous, Single
+from baechi.placers.heft import Heft
+from baechi.placers.topo import Topo
+from baechi.placers.variants import Variant, variants
+from baechi.sim.evaluate import Schedule
+from baechi.sim.whatif import Outcome
+from baechi.units import to_seconds
+
+__all__ = ["Tried", "best_quick", "quick_placers", "try_quick"]
+
+_MOST_OPS_OF_SLOWER = 5000  # above, these take longer than all else that a report says
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What a placer made, as it is: nothing is mended that is over a cap.
+
+    Attributes:
+        placer: its name.
+        outcome: of the best of its schedules.
+    """
+
+    placer: str
+    outcome: Outcome
+
+
+def quick_placers(ops: int) -> tuple[Placer, ...]:
+    """Those that take well under a second for a graph of so many ops."""
+    slower: tuple[Placer, ...] = (Contiguous(), Heft()) if ops <= _MOST_OPS_OF_SLOWER else ()
+    return (Single(), Topo(), Etf(), *slower)
+
+
+def try_quick(problem: Problem, seed: int = 0) -> tuple[Tried, ...]:
+    """Each of the quick placers on a problem.
+
+    Example:
+        >>> from baechi.ir.cluster import Cluster, Device
+        >>> from baechi.models.graphs import figure_2
+        >>> cluster = Cluster((Device("d:0", 1), Device("d:1", 1)))
+        >>> [(t.placer, t.outcome.objective_seconds) for t in try_quick(Problem(figure_2(), cluster))][::2]
+        [('single', 20.0), ('m-etf', 14.0), ('heft', 13.0)]
+    """
+    views = tuple(variants(problem))
+    found = []
+    for placer in quick_placers(len(problem.graph)):
+        best = best_of(problem, _schedules(placer, views, seed))
+        found.append(Tried(placer.name, Outcome(to_seconds(best.score[1]), best.score[0])))
+    return tuple(found)
+
+
+def best_quick(problem: Problem, seed: int = 0) -> Tried:
+    """The best of them: what is least over the caps, and of those the shortest."""
+    return min(try_quick(problem, seed), key=lambda t: (t.outcome.over_bytes, t.outcome.objective_seconds))
+
+
+def _schedules(placer: Placer, views: tuple[Variant, ...], seed: int) -> Iterator[Schedule]:
+    for view in views if placer.coarsens else views[:1]:
+        for schedule in placer.schedules(view.problem, seed):
+            yield from view.lift(schedule)
