@@ -41,12 +41,14 @@ _CAP_IN_SIGHT = 4.0  # a cap so many times above the peak would press the curve 
 _TICK_PIXELS = 80
 _UNITS = ((1.0, "s"), (1e3, "ms"), (1e6, "us"), (1e9, "ns"))
 _BYTE_UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+_CORNERS = {"left": "left", "right": "right", "y": "y", "height": "height"}
 _HOVER = [("", "@name"), ("kind", "@kind"), ("on", "@where"), ("", "@about"), ("takes", "@takes{0.000}")]
 
 
 def bokeh_script() -> str:
     """BokehJS as it lies in Bokeh's wheel: the plotting part, without widgets, tables and WebGL."""
-    return "\n".join(Resources(mode="inline", components=["bokeh"], log_level="error").js_raw)
+    library: str = Resources(mode="inline", components=["bokeh"]).js_raw[0]  # what follows it only writes to the console
+    return library
 
 
 def charts_item(number: int, cluster: Cluster, predicted: Chart, measured: Chart | None) -> dict[str, Any]:
@@ -114,10 +116,11 @@ def _timeline(name: str, kind: str, chart: Chart, x_range: Range1d, factor: floa
     mapper = LinearColorMapper(palette=list(PHASES), low=-0.5, high=len(PHASES) - 0.5)
     ops = _bars(made, f"ops-{name}", chart.ops, factor, {"field": "tone", "transform": mapper})
     copies = _bars(made, f"transfers-{name}", chart.transfers, factor, TRANSFER)
-    for what, bars in (("ops", chart.ops), ("transfers", chart.transfers)):
-        _critical(made, f"critical-{what}-{name}", bars, factor)
+    _critical(made, f"critical-ops-{name}", chart.ops, factor, 0.2)
+    _critical(made, f"critical-transfers-{name}", chart.transfers, factor, 1.0)
     xs, ys = [x * factor for x, _ in chart.links], [y for _, y in chart.links]
     made.multi_line(xs, ys, line_color=CRITICAL, line_dash="dotted", name=f"critical-links-{name}")
+    _chosen(made, f"chosen-{name}")
     tips = [(label, text.replace("0.000}", "0.000} " + unit)) for label, text in _HOVER]
     made.add_tools(HoverTool(renderers=[ops, copies], tooltips=tips), TapTool(renderers=[ops, copies]))
     return made
@@ -141,19 +144,28 @@ def _bars(made: Any, name: str, bars: Bars, factor: float, colour: Any) -> Glyph
         },
         name=f"{name}-source",
     )
-    bar = HBar(left="left", right="right", y="y", height="height", fill_color=colour, line_color=None)
-    chosen = HBar(left="left", right="right", y="y", height="height", fill_color=colour, line_color="black", line_width=3)
-    renderer: GlyphRenderer = made.add_glyph(source, bar, selection_glyph=chosen, nonselection_glyph=bar)
-    renderer.name = name
-    return renderer
+    return _plain(made, name, source, HBar(**_CORNERS, fill_color=colour, line_color=None))
 
 
-def _critical(made: Any, name: str, bars: Bars, factor: float) -> None:
-    """A frame around what is on the critical path."""
+def _critical(made: Any, name: str, bars: Bars, factor: float, share: float) -> None:
+    """Paint what is on the critical path: the lower part of a bar, or all of it."""
     on = bars.critical
-    columns = {"left": bars.start[on] * factor, "right": bars.end[on] * factor, "y": bars.y[on], "height": bars.height[on]}
-    frame = HBar(left="left", right="right", y="y", height="height", fill_color=None, line_color=CRITICAL, line_width=1.5)
-    made.add_glyph(ColumnDataSource(columns), frame, name=name)
+    y, height = bars.y[on] - bars.height[on] * (1 - share) / 2, bars.height[on] * share
+    columns = {"left": bars.start[on] * factor, "right": bars.end[on] * factor, "y": y, "height": height}
+    _plain(made, name, ColumnDataSource(columns), HBar(**_CORNERS, fill_color=CRITICAL, line_color=None))
+
+
+def _chosen(made: Any, name: str) -> None:
+    """A frame that the page's script puts around the bar that was clicked."""
+    source = ColumnDataSource({"left": [], "right": [], "y": [], "height": []})
+    _plain(made, name, source, HBar(**_CORNERS, fill_color=None, line_color="black", line_width=3))
+
+
+def _plain(made: Any, name: str, source: ColumnDataSource, bar: HBar) -> GlyphRenderer:
+    """Bars that look the same selected or not: any other look costs the browser as much as all bars again."""
+    renderer = made.add_glyph(source, bar, selection_glyph=None, nonselection_glyph=None, muted_glyph=None)
+    renderer.name = name
+    return renderer  # type: ignore[no-any-return]
 
 
 def _fullest(cluster: Cluster, chart: Chart) -> list[str]:

@@ -36,15 +36,22 @@
 
   // Charts: one Bokeh document for each step.
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const paint = (doc, isDark) => {
+  const looks = (isDark) => {
     const ink = isDark ? "#e6e9ed" : "#1b1f24", line = isDark ? "#4a525c" : "#c6ccd3";
-    for (const model of doc.all_models) {
-      if (model.type === "Title") model.text_color = ink;
-      if (model.type === "Grid") model.grid_line_color = line;
-      if (model.type === "LinearAxis") {
-        model.setv({axis_label_text_color: ink, major_label_text_color: ink, axis_line_color: line, major_tick_line_color: line, minor_tick_line_color: line});
-      }
-      if (model.type === "GlyphRenderer" && model.selection_glyph?.type === "HBar") model.selection_glyph.line_color = ink;
+    const axis = {axis_label_text_color: ink, major_label_text_color: ink, axis_line_color: line, major_tick_line_color: line, minor_tick_line_color: line};
+    return {Title: {text_color: ink}, Grid: {grid_line_color: line}, LinearAxis: axis};
+  };
+  const paint = (doc, isDark) => {
+    const look = looks(isDark);
+    for (const model of doc.all_models) if (look[model.type]) model.setv(look[model.type]);
+  };
+  // The same before anything is drawn, in the document's JSON: drawing twice would take twice as long.
+  const dye = (value, look) => {
+    if (Array.isArray(value)) {
+      if (typeof value[0] === "object") for (const one of value) dye(one, look);
+    } else if (value !== null && typeof value === "object") {
+      if (look[value.name] && value.attributes) Object.assign(value.attributes, look[value.name]);
+      for (const one of Object.values(value)) dye(one, look);
     }
   };
   const unpack = async (text) => {
@@ -89,12 +96,21 @@
     const [start, end] = [range.start, range.end];
     const [unit] = range.tags;
     const pane = document.getElementById(`chosen-${n}`);
+    const kind = (name) => (name.includes("measured") ? "measured" : "predicted");
+    const chosen = Object.fromEntries(named("chosen-").map((renderer) => [kind(renderer.name), renderer]));
+    const frame = (source, i) => {
+      for (const one of Object.values(chosen)) one.data_source.data = {left: [], right: [], y: [], height: []};
+      const {data_source, glyph} = chosen[kind(source.name)];
+      glyph.line_color = looks(dark.matches).Title.text_color;
+      data_source.data = Object.fromEntries(["left", "right", "y", "height"].map((column) => [column, [source.data[column][i]]]));
+    };
     for (const source of sources) {
       source.selected.change.connect(() => {
         const [i] = source.selected.indices;
         if (i === undefined) return;
         for (const other of sources) if (other !== source && other.selected.indices.length) other.selected.indices = [];
         tell(pane, source, i, unit);
+        frame(source, i);
       });
     }
     const go = (source, i) => {
@@ -116,9 +132,9 @@
         return item;
       }));
     });
-    const frames = named("critical-");
+    const parts = named("critical-");
     document.getElementById(`critical-${n}`).addEventListener("change", (event) => {
-      for (const frame of frames) frame.visible = event.target.checked;
+      for (const part of parts) part.visible = event.target.checked;
     });
     document.getElementById(`find-${n}`).closest(".controls").hidden = false;
   };
@@ -128,10 +144,10 @@
     for (const script of document.querySelectorAll("script[id^=data-]")) {
       const n = script.id.slice("data-".length);
       const item = await unpack(script.textContent);
+      dye(item, looks(dark.matches));
       await Bokeh.embed.embed_item(item);
       const doc = Bokeh.documents.find((one) => !known.has(one));
       known.add(doc);
-      paint(doc, dark.matches);
       connect(doc, n);
     }
     dark.addEventListener("change", () => known.forEach((doc) => paint(doc, dark.matches)));
