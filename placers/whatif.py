@@ -1,6 +1,6 @@
 """What quick placers make of a problem: enough to say what other devices, or another placer, would be worth."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from baechi.cost.problem import Problem
@@ -14,8 +14,9 @@ from baechi.sim.evaluate import Schedule
 from baechi.sim.whatif import Outcome
 from baechi.units import to_seconds
 
-__all__ = ["Tried", "best_quick", "quick_placers", "try_quick"]
+__all__ = ["Tried", "best_quick", "try_quick"]
 
+_QUICK: tuple[Placer, ...] = (Single(), Topo(), Etf())
 _MOST_OPS_OF_SLOWER = 5000  # above, these take longer than all else that a report says
 
 
@@ -32,14 +33,8 @@ class Tried:
     outcome: Outcome
 
 
-def quick_placers(ops: int) -> tuple[Placer, ...]:
-    """Those that take well under a second for a graph of so many ops."""
-    slower: tuple[Placer, ...] = (Contiguous(), Heft()) if ops <= _MOST_OPS_OF_SLOWER else ()
-    return (Single(), Topo(), Etf(), *slower)
-
-
 def try_quick(problem: Problem, seed: int = 0) -> tuple[Tried, ...]:
-    """Each of the quick placers on a problem.
+    """What single, m-topo and m-etf make of a problem; of a graph that is not too large contiguous and heft too.
 
     Example:
         >>> from baechi.ir.cluster import Cluster, Device
@@ -48,17 +43,20 @@ def try_quick(problem: Problem, seed: int = 0) -> tuple[Tried, ...]:
         >>> [(t.placer, t.outcome.objective_seconds) for t in try_quick(Problem(figure_2(), cluster))][::2]
         [('single', 20.0), ('m-etf', 14.0), ('heft', 13.0)]
     """
-    views = tuple(variants(problem))
-    found = []
-    for placer in quick_placers(len(problem.graph)):
-        best = best_of(problem, _schedules(placer, views, seed))
-        found.append(Tried(placer.name, Outcome(to_seconds(best.score[1]), best.score[0])))
-    return tuple(found)
+    slower = (Contiguous(), Heft()) if len(problem.graph) <= _MOST_OPS_OF_SLOWER else ()
+    return tuple(_tried(problem, (*_QUICK, *slower), seed))
 
 
 def best_quick(problem: Problem, seed: int = 0) -> Tried:
-    """The best of them: what is least over the caps, and of those the shortest."""
-    return min(try_quick(problem, seed), key=lambda t: (t.outcome.over_bytes, t.outcome.objective_seconds))
+    """The best of the first three: what is least over the caps, and of those the shortest."""
+    return min(_tried(problem, _QUICK, seed), key=lambda t: (t.outcome.over_bytes, t.outcome.objective_seconds))
+
+
+def _tried(problem: Problem, placers: Iterable[Placer], seed: int) -> Iterator[Tried]:
+    views = tuple(variants(problem))
+    for placer in placers:
+        best = best_of(problem, _schedules(placer, views, seed))
+        yield Tried(placer.name, Outcome(to_seconds(best.score[1]), best.score[0]))
 
 
 def _schedules(placer: Placer, views: tuple[Variant, ...], seed: int) -> Iterator[Schedule]:

@@ -1,8 +1,8 @@
 """What a report is made of: a saved plan, or a profile, which is a plan with a measured step."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from baechi.cost.table import CostTable
@@ -10,49 +10,13 @@ from baechi.document import Entry, load_json
 from baechi.ir.graph import Graph
 from baechi.ir.json import plan_from_entry, timeline_from_entry
 from baechi.ir.plan import PLAN_SCHEMA, Plan
-from baechi.ir.timeline import Timeline
+from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
+from baechi.profile.measured import Measured
+from baechi.profile.profiled import PROFILE_SCHEMA, Profiled
 
-__all__ = ["PROFILE_SCHEMA", "Measured", "SavedStep", "Step", "StepTimes", "read_step"]
-
-PROFILE_SCHEMA = "baechi/profile/1"
+__all__ = ["SavedStep", "Step", "read_step"]
 
 _FIELDS = ("schema", "plan", "timeline", "step_seconds", "peak_bytes", "losses", "overhead", "ops")
-
-
-@dataclass(frozen=True, slots=True)
-class StepTimes:
-    """How long steps took, in seconds.
-
-    Attributes:
-        median: of all.
-        spread: between the quartiles, or what the profiler says it is.
-        all: of each step, in their order.
-    """
-
-    median: float
-    spread: float = 0.0
-    all: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """What a profiled run of a plan was like.
-
-    Args:
-        timeline: of one step, by the clocks of the devices.
-        step: the time of each step.
-        peak_bytes: highest memory by device.
-        losses: of each step.
-        overhead: what profiling added to a step, as a fraction of it.
-        ops: seconds by `Op.key`.
-    """
-
-    timeline: Timeline
-    step: StepTimes
-    peak_bytes: Mapping[str, int] = field(default_factory=dict)
-    losses: tuple[float, ...] = ()
-    overhead: float = 0.0
-    ops: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +24,7 @@ class SavedStep:
     """What a file holds: a plan, and how a run of it was when it is a profile."""
 
     plan: Plan
-    measured: Measured | None = None
+    profiled: Profiled | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +37,7 @@ class Step:
         graph: what the plan places.
         timeline: what `simulate` gives for it.
         table: the measured op times in it.
-        measured: a run of it.
+        profiled: a run of it.
     """
 
     name: str
@@ -81,7 +45,7 @@ class Step:
     graph: Graph
     timeline: Timeline
     table: CostTable | None = None
-    measured: Measured | None = None
+    profiled: Profiled | None = None
 
 
 def read_step(path: str | Path) -> SavedStep:
@@ -98,58 +62,56 @@ def read_step(path: str | Path) -> SavedStep:
     if schema != PROFILE_SCHEMA:
         raise entry.error(
             f'the schema is {json.dumps(schema)}, not "{PLAN_SCHEMA}" or "{PROFILE_SCHEMA}"',
-            help="a file that place -o or profile -o wrote is needed",
+            help="name a file that place -o or profile -o wrote",
             code="B403",
         )
     entry.only(_FIELDS)
     plan = plan_from_entry(entry.at("plan"))
     timeline = timeline_from_entry(entry.at("timeline"))
-    _check_spans(entry.at("timeline"), plan, timeline)
-    return SavedStep(plan, _measured(entry, plan, timeline))
+    _check_ops(entry.at("timeline"), plan, timeline)
+    _check_times(entry.at("timeline").at("ops"), timeline.ops)
+    _check_times(entry.at("timeline").at("transfers"), timeline.transfers)
+    _check_devices(entry.at("timeline").at("memory"), plan)
+    _check_devices(entry.at("peak_bytes"), plan)
+    for i, span in enumerate(timeline.transfers):
+        if not {span.source, span.destination} <= plan.cluster.device.keys():
+            raise entry.at("timeline").at("transfers").items()[i].error("it is not between devices of the cluster")
+    return SavedStep(plan, _profiled(entry, timeline))
 
 
-def _measured(entry: Entry, plan: Plan, timeline: Timeline) -> Measured:
-    losses, overhead, ops = entry.find("losses"), entry.find("overhead"), entry.find("ops")
-    peaks = {name: peak.integer() for name, peak in entry.at("peak_bytes").entries()}
-    for name in peaks:
-        _check_device(entry.at("peak_bytes"), plan, name)
-    return Measured(
-        timeline,
-        _times(entry.at("step_seconds")),
-        peaks,
-        tuple(loss.number() for loss in losses.items()) if losses else (),
-        overhead.number() if overhead else 0.0,
-        {key: seconds.number() for key, seconds in ops.entries()} if ops else {},
-    )
-
-
-def _times(entry: Entry) -> StepTimes:
-    spread, every = entry.find("spread"), entry.find("all")
-    median = entry.at("median")
+def _profiled(entry: Entry, timeline: Timeline) -> Profiled:
+    times = entry.at("step_seconds")
+    median = times.at("median")
     if median.number() < 0:
         raise median.expected("a time of at least 0")
-    return StepTimes(
-        median.number(), spread.number() if spread else 0.0, tuple(e.number() for e in every.items()) if every else ()
+    measured = Measured(
+        median.number(),
+        tuple(seconds.number() for seconds in times.at("all").items()),
+        times.at("spread").number(),
+        tuple(loss.number() for loss in entry.at("losses").items()),
+        {device: peak.integer() for device, peak in entry.at("peak_bytes").entries()},
     )
+    ops = {kind: {key: e.number() for key, e in found.entries()} for kind, found in entry.at("ops").entries()}
+    return Profiled(measured, timeline, entry.at("overhead").number(), ops)
 
 
-def _check_spans(entry: Entry, plan: Plan, timeline: Timeline) -> None:
-    """A measured step runs the plan's ops on the plan's devices, and nothing ends before it starts."""
-    for i, op in enumerate(timeline.ops):
-        if plan.device.get(op.op) != op.device:
-            raise entry.at("ops").items()[i].error(f"the plan has no op '{op.op}' on '{op.device}'")
-    for transfer in timeline.transfers:
-        for name in (transfer.source, transfer.destination):
-            _check_device(entry.at("transfers"), plan, name)
-    for name in timeline.memory:
-        _check_device(entry.at("memory"), plan, name)
-    spans = {"ops": timeline.ops, "transfers": timeline.transfers}
-    for key, group in spans.items():
-        for i, span in enumerate(group):
-            if not 0 <= span.start <= span.end:
-                raise entry.at(key).items()[i].error(f"it lasts from {span.start} to {span.end} s")
+def _check_ops(entry: Entry, plan: Plan, timeline: Timeline) -> None:
+    """A measured step runs all ops of the plan, each on the plan's device."""
+    for i, span in enumerate(timeline.ops):
+        if plan.device.get(span.op) != span.device:
+            raise entry.at("ops").items()[i].error(f"the plan has no op '{span.op}' on '{span.device}'")
+    if len(timeline.span) != len(plan.device):
+        missing = next(op for op in plan.device if op not in timeline.span)
+        raise entry.at("ops").error(f"op '{missing}' of the plan did not run")
 
 
-def _check_device(entry: Entry, plan: Plan, name: str) -> None:
-    if name not in plan.cluster.device:
-        raise entry.error(f"'{name}' is no device of the cluster", help="devices: " + ", ".join(plan.cluster.device))
+def _check_times(entry: Entry, spans: Sequence[OpSpan] | Sequence[TransferSpan]) -> None:
+    for i, span in enumerate(spans):
+        if not 0 <= span.start <= span.end:
+            raise entry.items()[i].error(f"it lasts from {span.start} to {span.end} s")
+
+
+def _check_devices(entry: Entry, plan: Plan) -> None:
+    for name, child in entry.entries():
+        if name not in plan.cluster.device:
+            raise child.error(f"'{name}' is no device of the cluster", help="devices: " + ", ".join(plan.cluster.device))

@@ -1,17 +1,17 @@
-"""Predicted beside measured: by op kind, phase and device, and the ops that are furthest off."""
+"""Predicted beside measured: the whole, memory, the time of ops, and which ops are furthest off."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from baechi.ir.graph import Graph
 from baechi.ir.op import PHASES
-from baechi.ir.timeline import OpSpan
-from baechi.report.files import Measured, Step, StepTimes
+from baechi.profile.profiled import Profiled
+from baechi.report.difference import Difference, differences, worst_ops
+from baechi.report.files import Step
 
-__all__ = ["Beside", "OpPair", "Pair", "beside"]
+__all__ = ["Beside", "OffOp", "Pair", "beside"]
 
 _WORST = 15
-_OUTLIER_SPREADS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class OpPair:
-    """The same of one op, and what op it is."""
+class OffOp:
+    """An op whose time is off."""
 
-    op: str
     kind: str
     device: str
     module: str
+    source: str
     pair: Pair
 
 
@@ -52,67 +52,60 @@ class Beside:
 
     Attributes:
         step: their times; the measured one is the median.
-        times: of all steps.
-        outliers: number and seconds of the steps that took much longer than the median.
-        overhead: what profiling added, as a fraction.
-        losses: first and last, when there are any.
-        kinds: op kinds, the one furthest off first.
-        phases, devices: time that ops take.
-        transfers: time of all transfers.
+        transfers: time of all transfers; when measured, with what they wait.
         peaks: bytes by device.
-        worst: ops furthest off in seconds, the worst first.
+        steps: how many were timed.
+        spread: of their times: between the quartiles, as a fraction of the median.
+        outliers: number, from 1, and seconds of the steps that are far off the others.
+        overhead: what noting added to a step, as a fraction.
+        losses: the first and the last, when there are any.
+        kinds: of ops, the one furthest off first.
+        phases, devices: time that their ops take.
+        worst: ops furthest off in seconds.
     """
 
     step: Pair
-    times: StepTimes
+    transfers: Pair
+    peaks: tuple[Pair, ...]
+    steps: int
+    spread: float
     outliers: tuple[tuple[int, float], ...]
     overhead: float
     losses: tuple[float, ...]
     kinds: tuple[Pair, ...]
     phases: tuple[Pair, ...]
     devices: tuple[Pair, ...]
-    transfers: Pair
-    peaks: tuple[Pair, ...]
-    worst: tuple[OpPair, ...]
+    worst: tuple[OffOp, ...]
 
 
-def beside(step: Step, measured: Measured) -> Beside:
-    """Compare what both timelines have; an op that only one of them has is left out."""
-    graph, timeline = step.graph, step.timeline
-    both = [(timeline.span[s.op], s) for s in measured.timeline.ops if s.op in timeline.span]
+def beside(step: Step, profiled: Profiled) -> Beside:
+    """Compare a step with a run of it."""
+    graph, expected, measured = step.graph, step.timeline, profiled.measured
     names = [d.name for d in step.plan.cluster.devices]
-    sent = [sum(s.end - s.start for s in t.transfers) for t in (timeline, measured.timeline)]
-    peaks = measured.peak_bytes or measured.timeline.peak_bytes
+    sent = [sum(s.end - s.start for s in t.transfers) for t in (expected, profiled.timeline)]
+    device = step.plan.device
     return Beside(
-        Pair("step", 1, timeline.step_seconds, measured.step.median),
-        measured.step,
-        _outliers(measured.step),
-        measured.overhead,
+        Pair("step", 1, expected.step_seconds, measured.step_seconds),
+        Pair("transfers", len(expected.transfers), sent[0], sent[1]),
+        tuple(_peak(step, name, measured.peak_bytes[name]) for name in names if name in measured.peak_bytes),
+        len(measured.all_seconds),
+        measured.spread,
+        tuple((i + 1, measured.all_seconds[i]) for i in profiled.outliers),
+        profiled.overhead,
         (measured.losses[0], measured.losses[-1]) if measured.losses else (),
-        tuple(sorted(_sums(both, lambda name: graph.op[name].kind), key=lambda p: -abs(p.measured - p.predicted))),
-        _in_order(_sums(both, lambda name: graph.op[name].phase), PHASES),
-        _in_order(_sums(both, lambda name: step.plan.device[name]), names),
-        Pair("transfers", len(measured.timeline.transfers), sent[0], sent[1]),
-        tuple(
-            Pair(name, 1, float(timeline.peak_bytes.get(name, 0)), float(peaks[name])) for name in names if name in peaks
-        ),
-        _worst(graph, both),
+        _pairs(differences(graph, expected, profiled.timeline, lambda op: op.kind)),
+        _in_order(_pairs(differences(graph, expected, profiled.timeline, lambda op: op.phase)), PHASES),
+        _in_order(_pairs(differences(graph, expected, profiled.timeline, lambda op: device[op.name])), names),
+        tuple(_off(graph, step, one) for one in worst_ops(graph, expected, profiled.timeline, _WORST)),
     )
 
 
-def _outliers(times: StepTimes) -> tuple[tuple[int, float], ...]:
-    most = times.median + _OUTLIER_SPREADS * max(times.spread, 0.01 * times.median)
-    return tuple((i, seconds) for i, seconds in enumerate(times.all) if seconds > most)
+def _peak(step: Step, device: str, measured: int) -> Pair:
+    return Pair(device, len(step.plan.order.get(device, ())), step.timeline.peak_bytes[device], measured)
 
 
-def _sums(both: Iterable[tuple[OpSpan, OpSpan]], key: Callable[[str], str]) -> tuple[Pair, ...]:
-    sums: dict[str, list[float]] = {}
-    for predicted, measured in both:
-        row = sums.setdefault(key(predicted.op), [0, 0.0, 0.0])
-        row[0] += 1
-        row[1] += predicted.end - predicted.start
-        row[2] += measured.end - measured.start
-    return tuple(Pair(name, int(n), p, m) for name, (n, p, m) in sums.items())
+def _pairs(found: Iterable[Difference]) -> tuple[Pair, ...]:
+    return tuple(Pair(d.name, d.ops, d.predicted, d.measured) for d in found if d.predicted or d.measured)
 
 
 def _in_order(pairs: Iterable[Pair], names: Iterable[str]) -> tuple[Pair, ...]:
@@ -120,12 +113,7 @@ def _in_order(pairs: Iterable[Pair], names: Iterable[str]) -> tuple[Pair, ...]:
     return tuple(known[name] for name in names if name in known)
 
 
-def _worst(graph: Graph, both: list[tuple[OpSpan, OpSpan]]) -> tuple[OpPair, ...]:
-    def off(spans: tuple[OpSpan, OpSpan]) -> float:
-        return abs((spans[1].end - spans[1].start) - (spans[0].end - spans[0].start))
-
-    worst = sorted(both, key=off, reverse=True)[:_WORST]
-    return tuple(
-        OpPair(p.op, graph.op[p.op].kind, m.device, graph.op[p.op].module, Pair(p.op, 1, p.end - p.start, m.end - m.start))
-        for p, m in worst
-    )
+def _off(graph: Graph, step: Step, found: Difference) -> OffOp:
+    op = graph.op[found.name]
+    pair = Pair(found.name, 1, found.predicted, found.measured)
+    return OffOp(op.kind, step.plan.device[op.name], op.module, op.source, pair)

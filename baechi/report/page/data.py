@@ -1,8 +1,8 @@
 """All that a page says, as plain data: what is drawn from it adds nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from baechi.ir.cluster import UNLIMITED_BYTES
 from baechi.ir.graph import Graph
@@ -17,8 +17,9 @@ from baechi.report.page.whatif import WhatIf, what_if
 from baechi.report.text import head
 from baechi.sim.holders import Peak
 
-__all__ = ["Compared", "DeviceRow", "Fact", "HeldRow", "Hop", "Page", "PeakRow", "StepPage", "page_of"]
+__all__ = ["Compared", "DeviceRow", "Fact", "HeldRow", "Hop", "Page", "PeakRow", "REPORT_SCHEMA", "StepPage", "page_of", "page_to_dict"]
 
+REPORT_SCHEMA = "baechi/report/1"
 _MOST_HOPS, _MOST_HELD = 20, 12
 
 
@@ -202,6 +203,11 @@ def page_of(steps: Sequence[Step]) -> Page:
     return Page(title, pages, compared if len(steps) > 1 else ())
 
 
+def page_to_dict(page: Page) -> dict[str, Any]:
+    """A page as plain data, with the version of its shape."""
+    return {"schema": REPORT_SCHEMA, **asdict(page)}
+
+
 def _page(step: Step, found: Explanation) -> StepPage:
     graph, plan = step.graph, step.plan
     changes = what_if(step)
@@ -221,7 +227,7 @@ def _page(step: Step, found: Explanation) -> StepPage:
         tuple(_peak(graph, peak) for peak in found.peaks),
         traffic_of(step.timeline),
         changes,
-        beside(step, step.measured) if step.measured is not None else None,
+        beside(step, step.profiled) if step.profiled is not None else None,
         drawing(graph, plan.device),
         found.step_seconds,
     )
@@ -298,7 +304,7 @@ def _compared(step: Step, found: Explanation, first: Step) -> Compared:
         sum(seconds > 0 for seconds in found.busy_seconds),
         timeline.step_seconds,
         timeline.step_seconds / base - 1 if base else 0.0,
-        step.measured.step.median if step.measured is not None else None,
+        step.profiled.measured.step_seconds if step.profiled is not None else None,
         plan.gap if plan.bounds.step_seconds > 0 else None,
         sum(s.amount for s in found.path.compute) / total,
         found.path.transfer / total,
@@ -307,10 +313,3 @@ def _compared(step: Step, found: Explanation, first: Step) -> Compared:
         sum(s.nbytes for s in timeline.transfers),
         sum(plan.device[op] != d for op, d in first.plan.device.items()) if plan.graph == first.plan.graph else None,
     )
-
-
-def traffic_matrix(names: Sequence[str], traffic: Sequence[Traffic]) -> tuple[tuple[Traffic, ...], ...]:
-    """A row for each source, a column for each destination."""
-    known = {(t.source, t.destination): t for t in traffic}
-    cells = {pair: known.get(pair, Traffic(*pair, 0, 0, 0.0)) for pair in product(names, names)}
-    return tuple(tuple(cells[a, b] for b in names) for a in names)

@@ -56,9 +56,9 @@ def _limit(step: Step, explanation: Explanation) -> str:
 
 
 def _run(step: Step) -> Iterator[str]:
-    if step.measured is None or step.timeline.step_seconds <= 0:
+    if step.profiled is None or step.timeline.step_seconds <= 0:
         return
-    median = step.measured.step.median
+    median = step.profiled.measured.step_seconds
     off = median / step.timeline.step_seconds - 1
     yield f"Measured, it took {format_seconds(median)}, {percent(abs(off))} {'more' if off >= 0 else 'less'} than that."
 

@@ -15,9 +15,10 @@ from markupsafe import Markup
 
 from baechi.errors import BaechiError
 from baechi.files import write_atomic
+from baechi.report.facts import Traffic
 from baechi.report.files import Step
 from baechi.report.layout import clip, percent
-from baechi.report.page.data import Page, page_of, traffic_matrix
+from baechi.report.page.data import Page, page_of
 from baechi.report.page.palette import colour_of
 from baechi.report.page.spans import chart_of
 from baechi.units import format_bytes, format_seconds
@@ -52,7 +53,7 @@ def report_html(steps: Sequence[Step]) -> str:
     items = []
     for n, step in enumerate(steps):
         cluster = step.plan.cluster
-        measured = chart_of(step.graph, cluster, step.measured.timeline) if step.measured is not None else None
+        measured = chart_of(step.graph, cluster, step.profiled.timeline) if step.profiled is not None else None
         items.append(charts_item(n, cluster, chart_of(step.graph, cluster, step.timeline), measured))
     return render(page_of(steps), items, bokeh_script())
 
@@ -67,7 +68,7 @@ def render(page: Page, items: Sequence[dict[str, Any]], library: str) -> str:
     """
     scripts = [_closed(library), _closed(_read("page.js"))]
     policy = _POLICY.format(" ".join(f"'sha256-{_digest(script)}'" for script in scripts))
-    matrices = [traffic_matrix([d.name for d in step.devices], step.traffic) for step in page.steps]
+    matrices = [_matrix([d.name for d in step.devices], step.traffic) for step in page.steps]
     colours = {d.name: colour_of(i) for step in page.steps for i, d in enumerate(step.devices)}
     return templates().get_template("page.html.jinja").render(
         page=page,
@@ -79,6 +80,12 @@ def render(page: Page, items: Sequence[dict[str, Any]], library: str) -> str:
         charts=[Markup(_packed(item)) for item in items],
         scripts=[Markup(script) for script in scripts],
     )
+
+
+def _matrix(names: Sequence[str], traffic: Sequence[Traffic]) -> tuple[tuple[Traffic, ...], ...]:
+    """A row for each source, a column for each destination."""
+    known = {(t.source, t.destination): t for t in traffic}
+    return tuple(tuple(known.get((a, b), Traffic(a, b, 0, 0, 0.0)) for b in names) for a in names)
 
 
 def templates() -> Environment:
