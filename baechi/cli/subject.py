@@ -195,7 +195,9 @@ def _found_target(path: str, plan: "Plan") -> "Target":
         if error.code.startswith("B4"):
             raise
         what = f"the graph of {path} cannot be had again: {error.what}"
-        raise BaechiError("B410", what, help=error.help or "put back what it was made from, or place it again") from None
+        raise BaechiError(
+            "B410", what, help=error.help or "put back what it was made from, or place it again"
+        ) from None
 
 
 def local_rates(*, refresh: bool = False) -> "Machine":

@@ -11,7 +11,9 @@ __all__ = ["configure", "execute"]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("plan", metavar="PLAN", help="what place -o or profile -o wrote; of a profile, the measured step")
+    parser.add_argument(
+        "plan", metavar="PLAN", help="what place -o or profile -o wrote; of a profile, the measured step"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write it; standard output without")
     parser.add_argument("--table", metavar="FILE", help="the measured op times that the plan was made with")
 

@@ -106,7 +106,7 @@ def _check_ops(entry: Entry, plan: Plan, timeline: Timeline) -> None:
 
 
 def _check_times(entry: Entry, spans: Sequence[OpSpan] | Sequence[TransferSpan]) -> None:
-    for i, span in enumerate(spans):
+    for i, span in enumerate((*spans,)):
         if not 0 <= span.start <= span.end:
             raise entry.items()[i].error(f"it lasts from {span.start} to {span.end} s")
 
@@ -114,4 +114,6 @@ def _check_times(entry: Entry, spans: Sequence[OpSpan] | Sequence[TransferSpan])
 def _check_devices(entry: Entry, plan: Plan) -> None:
     for name, child in entry.entries():
         if name not in plan.cluster.device:
-            raise child.error(f"'{name}' is no device of the cluster", help="devices: " + ", ".join(plan.cluster.device))
+            raise child.error(
+                f"'{name}' is no device of the cluster", help="devices: " + ", ".join(plan.cluster.device)
+            )

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from bokeh.core.types import ID
 from bokeh.embed import json_item
 from bokeh.layouts import gridplot
 from bokeh.models import (
     BoxZoomTool,
     ColumnDataSource,
     FixedTicker,
-    GlyphRenderer,
     HBar,
     HoverTool,
     LinearColorMapper,
@@ -41,13 +41,15 @@ _CAP_IN_SIGHT = 4.0  # a cap so many times above the peak would press the curve 
 _TICK_PIXELS = 80
 _UNITS = ((1.0, "s"), (1e3, "ms"), (1e6, "us"), (1e9, "ns"))
 _BYTE_UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
-_CORNERS = {"left": "left", "right": "right", "y": "y", "height": "height"}
+_CORNERS: dict[str, Any] = {"left": "left", "right": "right", "y": "y", "height": "height"}
 _HOVER = [("", "@name"), ("kind", "@kind"), ("on", "@where"), ("", "@about"), ("takes", "@takes{0.000}")]
 
 
 def bokeh_script() -> str:
     """BokehJS as it lies in Bokeh's wheel: the plotting part, without widgets, tables and WebGL."""
-    library: str = Resources(mode="inline", components=["bokeh"]).js_raw[0]  # what follows it only writes to the console
+    library: str = Resources(mode="inline", components=["bokeh"]).js_raw[
+        0
+    ]  # what follows it only writes to the console
     return library
 
 
@@ -63,7 +65,7 @@ def charts_item(number: int, cluster: Cluster, predicted: Chart, measured: Chart
     charts = [("predicted", predicted), *([("measured", measured)] if measured is not None else [])]
     longest = max(chart.step_seconds for _, chart in charts)
     factor, unit = next(((f, u) for f, u in _UNITS if longest * f >= 1), _UNITS[0])
-    x_range = Range1d(0, longest * factor or 1, name=f"time-{number}", tags=[unit])
+    x_range = Range1d(start=0, end=longest * factor or 1, name=f"time-{number}", tags=[unit])
     figures = [_timeline(f"{kind}-{number}", kind, chart, x_range, factor, unit) for kind, chart in charts]
     figures += [_memory(name, cluster, charts, x_range, factor, unit) for name in _fullest(cluster, predicted)]
     for one in figures[:-1]:
@@ -75,22 +77,18 @@ def charts_item(number: int, cluster: Cluster, predicted: Chart, measured: Chart
         merge_tools=True,
         toolbar_options={"logo": None},
     )
-    return dict(json_item(grid, f"charts-{number}"))
-
-
-def _tools() -> list[Any]:
-    wheel = WheelZoomTool(dimensions="width", modifiers="ctrl")
-    return [PanTool(dimensions="width"), BoxZoomTool(dimensions="width"), wheel, ResetTool(), SaveTool()]
+    return dict(json_item(grid, ID(f"charts-{number}")))
 
 
 def _figure(name: str, title: str, height: int, x_range: Range1d, unit: str, **more: Any) -> Any:
+    wheel = WheelZoomTool(dimensions="width", modifiers="ctrl")
     made = figure(
         name=name,
         title=title,
         height=height,
         sizing_mode="stretch_width",
         x_range=x_range,
-        tools=_tools(),
+        tools=[PanTool(dimensions="width"), BoxZoomTool(dimensions="width"), wheel, ResetTool(), SaveTool()],
         x_axis_label=f"time ({unit})",
         min_border_left=_TICK_PIXELS,
         background_fill_color=None,
@@ -98,7 +96,7 @@ def _figure(name: str, title: str, height: int, x_range: Range1d, unit: str, **m
         outline_line_color=None,
         **more,
     )
-    made.toolbar.active_scroll = made.select_one(WheelZoomTool)
+    made.toolbar.active_scroll = wheel
     made.xgrid.grid_line_alpha = made.ygrid.grid_line_alpha = 0.4
     return made
 
@@ -106,12 +104,10 @@ def _figure(name: str, title: str, height: int, x_range: Range1d, unit: str, **m
 def _timeline(name: str, kind: str, chart: Chart, x_range: Range1d, factor: float, unit: str) -> Any:
     bottom = min((row.y - row.height / 2 for row in chart.rows), default=-1.0)
     height = round(_MARGIN_PIXELS + _ROW_PIXELS * -bottom) + 30
-    made = _figure(name, f"timeline, {kind}", height, x_range, unit, y_range=Range1d(bottom - 0.2, 0.2))
+    made = _figure(name, f"timeline, {kind}", height, x_range, unit, y_range=Range1d(start=bottom - 0.2, end=0.2))
     made.ygrid.visible = False
     made.yaxis.ticker = FixedTicker(ticks=[row.y for row in chart.rows])
-    made.yaxis.major_label_overrides = {
-        row.y: row.device if row.lane == "ops" else row.lane for row in chart.rows
-    }
+    made.yaxis.major_label_overrides = {row.y: row.device if row.lane == "ops" else row.lane for row in chart.rows}
     made.yaxis.major_tick_line_color = made.yaxis.minor_tick_line_color = None
     mapper = LinearColorMapper(palette=list(PHASES), low=-0.5, high=len(PHASES) - 0.5)
     ops = _bars(made, f"ops-{name}", chart.ops, factor, {"field": "tone", "transform": mapper})
@@ -126,7 +122,7 @@ def _timeline(name: str, kind: str, chart: Chart, x_range: Range1d, factor: floa
     return made
 
 
-def _bars(made: Any, name: str, bars: Bars, factor: float, colour: Any) -> GlyphRenderer:
+def _bars(made: Any, name: str, bars: Bars, factor: float, colour: Any) -> Any:
     source = ColumnDataSource(
         {
             "left": bars.start * factor,
@@ -161,11 +157,11 @@ def _chosen(made: Any, name: str) -> None:
     _plain(made, name, source, HBar(**_CORNERS, fill_color=None, line_color="black", line_width=3))
 
 
-def _plain(made: Any, name: str, source: ColumnDataSource, bar: HBar) -> GlyphRenderer:
+def _plain(made: Any, name: str, source: ColumnDataSource, bar: HBar) -> Any:
     """Bars that look the same selected or not: any other look costs the browser as much as all bars again."""
     renderer = made.add_glyph(source, bar, selection_glyph=None, nonselection_glyph=None, muted_glyph=None)
     renderer.name = name
-    return renderer  # type: ignore[no-any-return]
+    return renderer
 
 
 def _fullest(cluster: Cluster, chart: Chart) -> list[str]:
@@ -187,7 +183,7 @@ def _memory(
         title += f", cap {format_bytes(cap)}" + ("" if in_sight else " (far above)")
     top = 1.08 * max(peak, cap if in_sight else 0) / size or 1
     name = f"memory-{device}-{x_range.name}"
-    made = _figure(name, title, _MEMORY_PIXELS, x_range, unit, y_range=Range1d(0, top))
+    made = _figure(name, title, _MEMORY_PIXELS, x_range, unit, y_range=Range1d(start=0, end=top))
     colour = colour_of([d.name for d in cluster.devices].index(device))
     for kind, curve in curves:
         x, y = curve.seconds * factor, (curve.nbytes / size).astype(np.float32)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import networkx as nx
 
 from baechi.ir.graph import Graph
-from baechi.report.graphs import Part, by_module
+from baechi.report.graphs import Part, by_module, module_of
 
 __all__ = ["Arrow", "Box", "Drawing", "drawing"]
 
@@ -72,9 +72,10 @@ def drawing(graph: Graph, device: Mapping[str, str]) -> Drawing:
     program order; inside a layer boxes are ordered by the mean place of their neighbours (Sugiyama, Tagawa and
     Toda, "Methods for Visual Understanding of Hierarchical System Structures", 1981).
     """
-    whole = _finest(graph, device)
+    depth = _finest(graph)
+    whole = by_module(graph, depth, device)
     shown = _largest(whole)
-    names = [name for name in whole if name in shown]
+    names = [name for name in _in_turn(graph, depth) if name in shown]
     number = {name: i for i, name in enumerate(names)}
     both = _forward(whole, number)
     layers = [list(generation) for generation in nx.topological_generations(both)]
@@ -92,31 +93,38 @@ def drawing(graph: Graph, device: Mapping[str, str]) -> Drawing:
     )
 
 
-def _finest(graph: Graph, device: Mapping[str, str]) -> "nx.DiGraph[str]":
-    best = by_module(graph, 1, device)
+def _finest(graph: Graph) -> int:
     deepest = max((op.module.count(".") + 1 for op in graph.ops), default=1)
     for depth in range(2, min(_MOST_DEPTH, deepest) + 1):
-        finer = by_module(graph, depth, device)
-        if len(finer) > _MOST_BOXES:
-            break
-        best = finer
-    return best
+        if len(set(module_of(graph, depth).values())) > _MOST_BOXES:
+            return depth - 1
+    return min(_MOST_DEPTH, deepest)
+
+
+def _in_turn(graph: Graph, depth: int) -> list[str]:
+    """Modules in the order in which they first do something; one that only holds parameters comes where they are."""
+    inside = module_of(graph, depth)
+    doing = [op for op in graph.ops if op.inputs] + [op for op in graph.ops if not op.inputs]
+    first: dict[str, int] = {}
+    for op in doing:
+        first.setdefault(inside[op.name], len(first))
+    return list(first)
 
 
 def _largest(whole: "nx.DiGraph[str]") -> set[str]:
-    by_size = sorted(whole.nodes(data="part"), key=lambda item: -item[1].ops)
-    return {name for name, _ in by_size[:_MOST_BOXES]}
+    ops = {name: data["part"].ops for name, data in whole.nodes(data=True)}
+    return set(sorted(ops, key=lambda name: -ops[name])[:_MOST_BOXES])
 
 
 def _forward(whole: "nx.DiGraph[str]", number: Mapping[str, int]) -> "nx.DiGraph[int]":
     """Edges from earlier to later nodes; what flows back is added to what flows forth."""
     both: nx.DiGraph[int] = nx.DiGraph()
     both.add_nodes_from(range(len(number)))
-    for source, to, nbytes in whole.edges(data="nbytes"):
+    for source, to, data in whole.edges(data=True):
         if source in number and to in number:
             ends = sorted((number[source], number[to]))
             before = both.edges[ends[0], ends[1]]["nbytes"] if both.has_edge(*ends) else 0
-            both.add_edge(ends[0], ends[1], nbytes=before + nbytes)
+            both.add_edge(ends[0], ends[1], nbytes=before + data["nbytes"])
     return both
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +111,7 @@ def tone_of(phase: str, count: int) -> int:
         >>> [tone_of("forward", 0), tone_of("forward", 1), tone_of("update", 4)]
         [0, 1, 4]
     """
-    return 2 * PHASES.index(phase) + count % 2  # type: ignore[arg-type] # a phase, by the graph's own check
+    return 2 * PHASES.index(phase) + count % 2
 
 
 def chart_of(graph: Graph, cluster: Cluster, timeline: Timeline) -> Chart:
@@ -215,7 +216,7 @@ def _links(path: Sequence[Span], at: Mapping[tuple[str, str], Row]) -> tuple[tup
     """Steps between spans of the critical path that are on different devices, or with time in between."""
     found = []
     shown = [span for span in path if span.end > span.start]
-    for one, other in zip(shown, shown[1:], strict=False):
+    for one, other in pairwise(shown):
         begin, end = _middle(one, at, "destination", "receives"), _middle(other, at, "source", "sends")
         if begin != end:
             found.append((np.array([one.end, other.start]), np.array([begin, end])))

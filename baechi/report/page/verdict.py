@@ -29,9 +29,8 @@ def verdict(step: Step, explanation: Explanation, changes: Sequence[WhatIf]) -> 
         >>> verdict(step, explain(graph, plan, step.timeline), ())[0]
         'A step takes 20.0 s, and computing on d:0 limits it: that is 100% of its critical path.'
     """
-    return tuple(
-        [_limit(step, explanation), *_run(step), *_bound(step), *_help(step, changes), *_memory(step, explanation)]
-    )
+    now = (_limit(step, explanation), *_run(step), *_bound(step))
+    return (*now, *_help(step, changes), *_memory(step, explanation, changes))
 
 
 def _limit(step: Step, explanation: Explanation) -> str:
@@ -81,8 +80,8 @@ def _bound(step: Step) -> Iterator[str]:
 def _help(step: Step, changes: Sequence[WhatIf]) -> Iterator[str]:
     """What to do: another plan first, which costs nothing, and then what money buys."""
     fitting = sorted((c for c in changes if c.over_bytes == 0), key=lambda c: c.seconds)
-    other = next((c for c in fitting if c.is_free and c.ratio < -_WORTH), None)
-    bought = next((c for c in fitting if not c.is_free and c.ratio < -_WORTH), None)
+    other = next((c for c in fitting if c.kind == "plan" and c.ratio < -_WORTH), None)
+    bought = next((c for c in fitting if c.kind != "plan" and c.ratio < -_WORTH), None)
     if other is not None:
         yield f"Placing it with {other.plan} would help: {format_seconds(other.seconds)}, {_less(other)}."
     elif step.plan.gap > _NEAR and step.plan.placer.name not in ("auto", "exact"):
@@ -99,12 +98,11 @@ def _less(change: WhatIf) -> str:
     return f"{percent(-change.ratio)} less"
 
 
-def _memory(step: Step, explanation: Explanation) -> Iterator[str]:
+def _memory(step: Step, explanation: Explanation, changes: Sequence[WhatIf]) -> Iterator[str]:
     fullest = max(explanation.peaks, key=lambda p: p.nbytes / step.plan.cluster.device[p.device].cap)
     cap = step.plan.cluster.device[fullest.device].cap
     share = fullest.nbytes / cap
     if share >= _FULL:
-        yield (
-            f"{fullest.device} is nearly full: {format_bytes(fullest.nbytes)} of {format_bytes(cap)}; "
-            "more memory may allow a shorter step."
-        )
+        helps = any(c.kind == "memory" and c.ratio < -_WORTH for c in changes)
+        more = "; with more memory there is a shorter step" if helps else ""
+        yield f"{fullest.device} is nearly full: {format_bytes(fullest.nbytes)} of {format_bytes(cap)}{more}."

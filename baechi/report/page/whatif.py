@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +19,8 @@ _COMPUTE = 2
 _CAPS = 1.5
 _SAME = "the same plan"
 
+Kind = Literal["links", "devices", "memory", "plan"]
+
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
@@ -29,7 +32,7 @@ class WhatIf:
         seconds: of the objective.
         over_bytes: by how much that plan is over the caps, summed; 0 when it fits.
         ratio: `seconds` over that of the plan as it is, less 1.
-        is_free: whether it takes no other devices: only another plan.
+        kind: what changes.
     """
 
     change: str
@@ -37,7 +40,7 @@ class WhatIf:
     seconds: float
     over_bytes: int
     ratio: float
-    is_free: bool = False
+    kind: Kind = "devices"
 
 
 def what_if(step: Step) -> tuple[WhatIf, ...]:
@@ -46,8 +49,8 @@ def what_if(step: Step) -> tuple[WhatIf, ...]:
     problem = Problem(step.graph, plan.cluster, step.table, plan.objective)
     base = with_faster_links(problem, plan, 1.0)
     return tuple(
-        WhatIf(change, whose, o.objective_seconds, o.over_bytes, _ratio(o, base), is_free)
-        for change, whose, o, is_free in _rows(step, problem, base)
+        WhatIf(change, whose, o.objective_seconds, o.over_bytes, _ratio(o, base), kind)
+        for change, whose, o, kind in _rows(step, problem, base)
     )
 
 
@@ -55,27 +58,32 @@ def _ratio(outcome: Outcome, base: Outcome) -> float:
     return outcome.objective_seconds / base.objective_seconds - 1 if base.objective_seconds > 0 else 0.0
 
 
-def _rows(step: Step, problem: Problem, base: Outcome) -> Iterator[tuple[str, str, Outcome, bool]]:
+def _rows(step: Step, problem: Problem, base: Outcome) -> Iterator[tuple[str, str, Outcome, Kind]]:
     plan, cluster = step.plan, step.plan.cluster
     if step.timeline.transfers:
         for factor in _LINKS:
-            yield f"links {factor}x faster", _SAME, with_faster_links(problem, plan, factor), False
+            yield f"links {factor}x faster", _SAME, with_faster_links(problem, plan, factor), "links"
     busy = step.timeline.busy_seconds
     busiest = max(cluster.device, key=lambda name: busy.get(name, 0.0))
     yield (
         f"computing {_COMPUTE}x faster on {busiest}",
         _SAME,
         with_faster_device(problem, plan, busiest, _COMPUTE),
-        False,
+        "devices",
     )
     if len(cluster) > 1:
-        yield f"computing {_COMPUTE}x faster on all devices", _SAME, with_faster_device(problem, plan, None, _COMPUTE), False
-    yield f"memory caps {_CAPS:g}x larger", *_larger_caps(problem, base), False
+        yield (
+            f"computing {_COMPUTE}x faster on all devices",
+            _SAME,
+            with_faster_device(problem, plan, None, _COMPUTE),
+            "devices",
+        )
+    yield f"memory caps {_CAPS:g}x larger", *_larger_caps(problem, base), "memory"
     if len(cluster) > 1:
         least = min(reversed(cluster.device), key=lambda name: busy.get(name, 0.0))
-        yield f"without {least}", *_without(step, least, base), False
+        yield f"without {least}", *_without(step, least, base), "devices"
     for tried in try_quick(problem, plan.seed):
-        yield f"placed by {tried.placer}", tried.placer, tried.outcome, True
+        yield f"placed by {tried.placer}", tried.placer, tried.outcome, "plan"
 
 
 def _larger_caps(problem: Problem, base: Outcome) -> tuple[str, Outcome]:

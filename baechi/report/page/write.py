@@ -18,8 +18,9 @@ from baechi.files import write_atomic
 from baechi.report.facts import Traffic
 from baechi.report.files import Step
 from baechi.report.layout import clip, percent
-from baechi.report.page.data import Page, page_of
+from baechi.report.page.data import page_of
 from baechi.report.page.palette import colour_of
+from baechi.report.page.records import Page
 from baechi.report.page.spans import chart_of
 from baechi.units import format_bytes, format_seconds
 from baechi.version import __version__
@@ -70,15 +71,19 @@ def render(page: Page, items: Sequence[dict[str, Any]], library: str) -> str:
     policy = _POLICY.format(" ".join(f"'sha256-{_digest(script)}'" for script in scripts))
     matrices = [_matrix([d.name for d in step.devices], step.traffic) for step in page.steps]
     colours = {d.name: colour_of(i) for step in page.steps for i, d in enumerate(step.devices)}
-    return templates().get_template("page.html.jinja").render(
-        page=page,
-        policy=policy,
-        version=__version__,
-        style=Markup(_read("style.css")),
-        matrices=matrices,
-        colours=colours,
-        charts=[Markup(_packed(item)) for item in items],
-        scripts=[Markup(script) for script in scripts],
+    return (
+        templates()
+        .get_template("page.html.jinja")
+        .render(
+            page=page,
+            policy=policy,
+            version=__version__,
+            style=Markup(_read("style.css")),
+            matrices=matrices,
+            colours=colours,
+            charts=[Markup(_packed(item)) for item in items],
+            scripts=[Markup(script) for script in scripts],
+        )
     )
 
 
