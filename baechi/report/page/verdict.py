@@ -11,6 +11,7 @@ from baechi.units import format_bytes, format_seconds
 __all__ = ["verdict"]
 
 _WORTH = 0.02  # a change of less is not worth a sentence
+_CHANGED = 0.005  # what a step is now, against what it was when planned
 _NEAR = 0.05  # of the bound
 _FULL = 0.9
 
@@ -55,6 +56,9 @@ def _limit(step: Step, explanation: Explanation) -> str:
 
 
 def _run(step: Step) -> Iterator[str]:
+    before = step.plan.predicted.step_seconds
+    if abs(step.timeline.step_seconds - before) > _CHANGED * before:
+        yield f"When it was planned, the op times of then gave {format_seconds(before)}."
     if step.profiled is None or step.timeline.step_seconds <= 0:
         return
     median = step.profiled.measured.step_seconds
