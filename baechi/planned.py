@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from baechi.backends.reporting import Reporting
 from baechi.cost import CostTable, Problem
 from baechi.errors import BaechiError
 from baechi.ir.graph import Graph
