@@ -157,5 +157,8 @@
       document.documentElement.dataset.drawn = String(Math.round(performance.now() - began));
     }));
   };
-  draw();
+  draw().catch((error) => {
+    for (const place of document.querySelectorAll(".chart")) place.textContent = `This browser cannot draw the charts: ${error.message}`;
+    throw error;
+  });
 })();
