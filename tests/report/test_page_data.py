@@ -73,6 +73,31 @@ def test_what_would_help() -> None:
     assert "No plan on these devices can have a step below" not in " ".join(page_of([step("single")]).steps[0].verdict)
 
 
+def test_a_pipeline_is_limited_by_a_load() -> None:
+    one = graph()
+    plan = place_graph(one, CLUSTER, "expert", objective="throughput")
+    (page,) = page_of([Step("pipe", plan, one, timeline_of(one, plan))]).steps
+    assert "When many follow each other, each takes 6.50 s: the load of d:0." in page.verdict
+    assert page.objective_seconds == pytest.approx(4.5 + (0.25 + 4 / 4) + (0.25 + 2 / 4))
+
+
+def test_larger_caps_count_only_where_they_are_needed() -> None:
+    (page,) = page_of([step()]).steps
+    row = next(c for c in page.changes if c.kind == "memory")
+    assert (row.plan, row.ratio) == ("the same plan", 0.0)  # single is better, but fits as it is
+    ops = (
+        Op("a", "op", outputs=(Tensor("x", 1),), seconds=1.0, persistent_bytes=20, expert=0),
+        Op("b", "op", ("x",), seconds=1.0, persistent_bytes=20, expert=1),
+    )
+    both = Graph(ops)
+    tight = Cluster((Device("d:0", 30), Device("d:1", 30)), Link(0.25, 4.0))  # one device would have to hold 41
+    plan = place_graph(both, tight, "expert")
+    (page,) = page_of([Step("tight", plan, both, timeline_of(both, plan))]).steps
+    row = next(c for c in page.changes if c.kind == "memory")
+    assert (row.plan, row.seconds, row.over_bytes) == ("single", 2.0, 0)
+    assert next(c for c in page.changes if c.change == "placed by single").over_bytes == 41 - 30
+
+
 def test_a_measured_step() -> None:
     one = step()
     doubled = Timeline(

@@ -30,7 +30,7 @@ def verdict(step: Step, explanation: Explanation, changes: Sequence[WhatIf]) -> 
         >>> verdict(step, explain(graph, plan, step.timeline), ())[0]
         'A step takes 20.0 s, and computing on d:0 limits it: that is 100% of its critical path.'
     """
-    now = (_limit(step, explanation), *_run(step), *_bound(step))
+    now = (_limit(step, explanation), *_load(step), *_run(step), *_bound(step))
     return (*now, *_help(step, changes), *_memory(step, explanation, changes))
 
 
@@ -53,6 +53,13 @@ def _limit(step: Step, explanation: Explanation) -> str:
         return f"{taking} computing on {most.name} limits it: that is {share} of its critical path."
     whole = percent(computing / seconds)
     return f"{taking} computing limits it: that is {whole} of its critical path, the most on {most.name} ({share})."
+
+
+def _load(step: Step) -> Iterator[str]:
+    loads = step.plan.predicted.load_seconds
+    if step.plan.objective == "throughput" and loads:
+        most = max(loads, key=lambda name: loads[name])
+        yield f"When many follow each other, each takes {format_seconds(loads[most])}: the load of {most}."
 
 
 def _run(step: Step) -> Iterator[str]:

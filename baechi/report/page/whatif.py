@@ -1,6 +1,6 @@
 """What a step would take on other devices, or placed by somebody else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from baechi.cost.problem import Problem
 from baechi.ir.cluster import Cluster
-from baechi.placers.whatif import best_quick, try_quick
+from baechi.placers.whatif import Tried, best_quick, try_quick
 from baechi.report.files import Step
 from baechi.sim.whatif import Outcome, with_faster_device, with_faster_links
 
@@ -78,17 +78,21 @@ def _rows(step: Step, problem: Problem, base: Outcome) -> Iterator[tuple[str, st
             with_faster_device(problem, plan, None, _COMPUTE),
             "devices",
         )
-    yield f"memory caps {_CAPS:g}x larger", *_larger_caps(problem, base), "memory"
+    now = try_quick(problem, plan.seed)
+    yield f"memory caps {_CAPS:g}x larger", *_larger_caps(problem, now, base), "memory"
     if len(cluster) > 1:
         least = min(reversed(cluster.device), key=lambda name: busy.get(name, 0.0))
         yield f"without {least}", *_without(step, least, base), "devices"
-    for tried in try_quick(problem, plan.seed):
+    for tried in now:
         yield f"placed by {tried.placer}", tried.placer, tried.outcome, "plan"
 
 
-def _larger_caps(problem: Problem, base: Outcome) -> tuple[str, Outcome]:
+def _larger_caps(problem: Problem, now: Sequence[Tried], base: Outcome) -> tuple[str, Outcome]:
+    """What larger caps allow: a plan that is better than the one we have, and than what needs no larger caps."""
     tried = best_quick(problem.with_caps((problem.arrays.cap * _CAPS).astype(np.int64)), 0)
-    return _better(tried.placer, tried.outcome, base)
+    fitting = [base, *(t.outcome for t in now if t.outcome.over_bytes == 0)]
+    placer, outcome = _better(tried.placer, tried.outcome, min(fitting, key=lambda o: o.objective_seconds))
+    return (placer, outcome) if placer == tried.placer else (_SAME, base)
 
 
 def _without(step: Step, device: str, base: Outcome) -> tuple[str, Outcome]:
