@@ -154,6 +154,15 @@ def test_bars_are_the_timeline_and_never_overlap(seed: int, contention: Contenti
         assert curve.nbytes.max() == timeline.peak_bytes[device]
 
 
+def test_ops_that_ran_at_once_share_a_row() -> None:
+    one = step()
+    spans = tuple(replace(s, start=0.0, end=1.0) if s.op in ("a", "d") else s for s in one.timeline.ops)
+    chart = chart_of(one.graph, CLUSTER, Timeline(spans, one.timeline.transfers, one.timeline.memory))
+    at = {name: (y, height) for name, y, height in zip(chart.ops.name, chart.ops.y, chart.ops.height, strict=True)}
+    assert abs(at["a"][0] - at["d"][0]) >= at["a"][1] == at["d"][1]
+    assert at["b"][1] == pytest.approx(2 * at["a"][1])
+
+
 def test_the_drawing_flows_down() -> None:
     one = graph()
     found = drawing(one, dict.fromkeys(one.op, "d:0") | {"b": "d:1"})

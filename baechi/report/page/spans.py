@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from baechi.ir.cluster import Cluster
 from baechi.ir.graph import Graph
 from baechi.ir.op import PHASES
-from baechi.ir.timeline import Timeline
+from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
 from baechi.report.trace import lanes
 from baechi.sim.critical import Span, critical_path
 from baechi.units import format_bytes
@@ -18,6 +19,7 @@ from baechi.units import format_bytes
 __all__ = ["LANES", "Bars", "Chart", "Curve", "Row", "chart_of", "tone_of"]
 
 Floats = NDArray[np.float64]
+_S = TypeVar("_S", OpSpan, TransferSpan)
 
 LANES = ("ops", "sends", "receives")
 """Rows of a device, from the top."""
@@ -158,6 +160,7 @@ def _ops(graph: Graph, timeline: Timeline, at: Mapping[tuple[str, str], Row], cr
     spans = [s for s in timeline.ops if s.end > s.start]
     ops = [graph.op[s.op] for s in spans]
     rows = [at[s.device, "ops"] for s in spans]
+    y, height = _parts(spans, rows)
     return Bars(
         tuple(s.op for s in spans),
         tuple(op.kind for op in ops),
@@ -166,11 +169,23 @@ def _ops(graph: Graph, timeline: Timeline, at: Mapping[tuple[str, str], Row], cr
         tuple(op.source for op in ops),
         np.array([s.start for s in spans]),
         np.array([s.end for s in spans]),
-        np.array([row.y for row in rows]),
-        np.array([0.86 * row.height for row in rows]),
+        y,
+        height,
         np.array(_tones(rows, [op.phase for op in ops]), np.int8),
         np.array([s.op in critical for s in spans], np.bool_),
     )
+
+
+def _parts(spans: Sequence[_S], rows: Sequence[Row]) -> tuple[Floats, Floats]:
+    """Middle and height of each span's bar: where several of a row overlap, they share its height."""
+    lane = lanes(spans, [row.device for row in rows], 0)
+    number = np.array([lane[span] for span in spans], np.int64)
+    most: dict[str, int] = {}
+    for row, k in zip(rows, number.tolist(), strict=True):
+        most[row.device] = max(most.get(row.device, 0), k + 1)
+    part = np.array([row.height / most[row.device] for row in rows])
+    top = np.array([row.y + row.height / 2 for row in rows])
+    return top - (number + 0.5) * part, 0.86 * part
 
 
 def _tones(rows: Sequence[Row], phases: Sequence[str]) -> list[int]:
@@ -183,20 +198,10 @@ def _tones(rows: Sequence[Row], phases: Sequence[str]) -> list[int]:
 
 
 def _transfers(timeline: Timeline, at: Mapping[tuple[str, str], Row], critical: set[object]) -> Bars:
-    """Where several of a device overlap, they share the height of its row."""
-    spans, y, height = [], [], []
-    for lane, end in (("sends", "source"), ("receives", "destination")):
-        number = lanes(timeline.transfers, lambda s, end=end: getattr(s, end))
-        most: dict[str, int] = {}
-        for span, k in zip(timeline.transfers, number, strict=True):
-            device = getattr(span, end)
-            most[device] = max(most.get(device, 0), k + 1)
-        for span, k in zip(timeline.transfers, number, strict=True):
-            row = at[getattr(span, end), lane]
-            part = row.height / most[row.device]
-            spans.append(span)
-            y.append(row.y + row.height / 2 - (k + 0.5) * part)
-            height.append(0.86 * part)
+    """Each once where it leaves and once where it arrives."""
+    sends = _parts(timeline.transfers, [at[s.source, "sends"] for s in timeline.transfers])
+    receives = _parts(timeline.transfers, [at[s.destination, "receives"] for s in timeline.transfers])
+    spans = (*timeline.transfers, *timeline.transfers)
     return Bars(
         tuple(s.tensor for s in spans),
         ("transfer",) * len(spans),
@@ -205,8 +210,8 @@ def _transfers(timeline: Timeline, at: Mapping[tuple[str, str], Row], critical: 
         ("",) * len(spans),
         np.array([s.start for s in spans]),
         np.array([s.end for s in spans]),
-        np.array(y),
-        np.array(height),
+        np.concatenate([sends[0], receives[0]]),
+        np.concatenate([sends[1], receives[1]]),
         np.zeros(len(spans), np.int8),
         np.array([_key(s) in critical for s in spans], np.bool_),
     )
