@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from baechi.backends.reporting import Reporting
 from baechi.config import parse_cluster
 from baechi.cost import CostTable, Problem
 from baechi.decorator import decorate
@@ -23,6 +25,7 @@ from baechi.planned import (
     kind_of_call,
     pinned,
     pinned_graph,
+    report_plans,
     sensitivity_of,
     timeline_of,
 )
@@ -238,7 +241,9 @@ def place(target: Any = None, **options: Any) -> Any:
         >>> Net(3, 2)(torch.ones(1, 3)).shape
         torch.Size([1, 2])
     """
-    planner, tensorflow = _planner("place()", options), _tensorflow_planner(options)
+    reporter = partial(report_plans, table=options.get("table"))
+    planner = Reporting(_planner("place()", options), reporter)
+    tensorflow = Reporting(_tensorflow_planner(options), reporter)
 
     def devices() -> int:
         cluster = options.get("cluster", "local")

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from baechi.backends.reporting import Reporting
 from baechi.cost import CostTable, Problem
 from baechi.errors import BaechiError
 from baechi.ir.graph import Graph
@@ -13,6 +14,7 @@ from baechi.ir.json import read_plan, write_plan
 from baechi.ir.plan import Plan
 from baechi.ir.timeline import Timeline
 from baechi.passes.lighten import Lighten
+from baechi.report.files import Step
 from baechi.sim import simulate
 from baechi.sim.perturb import Sensitivity, sensitivity
 
@@ -30,6 +32,7 @@ __all__ = [
     "kind_of_call",
     "pinned",
     "pinned_graph",
+    "report_plans",
     "sensitivity_of",
     "timeline_of",
 ]
@@ -122,7 +125,39 @@ class ModelPlan:
             found = _matching(module, args, kwargs, [self.plan], "the plan")
             return found.program, found.plan
 
-        return attach(model, planner)
+        return attach(model, Reporting(planner, partial(report_plans, table=self.table)))
+
+    def report(self, path: str) -> None:
+        """Write a page about the step: timeline, memory, what limits it, what would help.
+
+        Raises:
+            BaechiError: B404 when it cannot be written, B407 when Bokeh is not there.
+        """
+        report_plans([(self.program.graph, self.plan)], path, self.table)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from baechi.report.page.notebook import notebook_html
+
+        return notebook_html(Step(self.program.graph.name, self.plan, self.program.graph, self.timeline, self.table))
+
+
+def report_plans(placed: Sequence[tuple[Graph, Plan]], path: str, table: CostTable | None = None) -> None:
+    """Write a page about plans, which compares them when there are several; errors as `ModelPlan.report`.
+
+    Args:
+        placed: graphs and their plans, made with the same table.
+        path: of the page.
+        table: the measured op times in them.
+    """
+    from baechi.report.page.write import write_report
+
+    names = [f"{graph.name}, plan {k}" if len(placed) > 1 else graph.name for k, (graph, _) in enumerate(placed, 1)]
+    steps = [
+        Step(name, made, graph, timeline_of(graph, made, table), table)
+        for name, (graph, made) in zip(names, placed, strict=True)
+    ]
+    write_report(steps, path)
 
 
 def pinned(

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import baechi
-from baechi.cli import compare, devices, doctor, estimate, explain, graph, place, profile, run, trace
+from baechi.cli import compare, devices, doctor, estimate, explain, graph, place, profile, report, run, trace
 from baechi.cli.output import say
 from baechi.errors import BaechiError
 
 __all__ = ["main"]
 
-_COMMANDS = (place, run, compare, estimate, explain, profile, trace, graph, devices, doctor)
+_COMMANDS = (place, run, compare, estimate, explain, profile, report, trace, graph, devices, doctor)
 _BUG, _INTERRUPTED, _UNREAD = 101, 130, 141
 
 

@@ -1,6 +1,7 @@
 """What the arguments stand for: the graph, the devices, the costs, the target of a saved plan."""
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from baechi.ir.timeline import Timeline
     from baechi.jobs import Job
     from baechi.profile.machine import Machine
+    from baechi.profile.profiled import Profiled
     from baechi.target import Target
 
 __all__ = [
@@ -147,6 +149,7 @@ class PlannedStep:
         graph: what it places, extracted again.
         timeline: of its step.
         table: the measured op times in it.
+        profiled: a run of it, when the file is a profile.
     """
 
     plan: "Plan"
@@ -154,30 +157,47 @@ class PlannedStep:
     graph: "Graph"
     timeline: "Timeline"
     table: "CostTable | None"
+    profiled: "Profiled | None" = None
 
 
-def planned(path: str, table: str | None = None) -> PlannedStep:
+def planned(path: str, table: str | None = None, known: "dict[str, Target] | None" = None) -> PlannedStep:
     """Read a plan, extract its graph again and simulate the step; says when it now takes another time.
 
     Args:
         path: of the plan.
         table: the file of measured op times that it was made with; this machine's when None.
+        known: targets that were extracted before, by what names them; another one is added.
 
     Raises:
         BaechiError: B4xx on a plan that cannot be read or is for another graph; as `saved_target`.
     """
     from baechi.api import timeline_of
-    from baechi.ir.json import read_plan
+    from baechi.report.files import read_step
     from baechi.units import format_seconds
 
-    plan, costs = read_plan(path), measured_table(table)
-    target = saved_target(plan)
+    saved, costs = read_step(path), measured_table(table)
+    plan, known = saved.plan, {} if known is None else known
+    key = json.dumps([plan.graph, plan.target], sort_keys=True)
+    target = known[key] = known.get(key) or _found_target(path, plan)
     timeline = timeline_of(target.graph, plan, costs)
     before = plan.predicted.step_seconds
     if abs(timeline.step_seconds - before) > 1e-9 * before:
         now = format_seconds(timeline.step_seconds)
         say(f"note: op times changed since the plan was made: it was {format_seconds(before)} then, {now} now")
-    return PlannedStep(plan, target, target.graph, timeline, costs)
+    return PlannedStep(plan, target, target.graph, timeline, costs, saved.profiled)
+
+
+def _found_target(path: str, plan: "Plan") -> "Target":
+    """The target of a plan in a file; what is wrong with it is the file's fault to whoever only names the file."""
+    try:
+        return saved_target(plan)
+    except BaechiError as error:
+        if error.code.startswith("B4"):
+            raise
+        what = f"the graph of {path} cannot be had again: {error.what}"
+        raise BaechiError(
+            "B410", what, help=error.help or "put back what it was made from, or place it again"
+        ) from None
 
 
 def local_rates(*, refresh: bool = False) -> "Machine":

@@ -1,4 +1,4 @@
-"""Write a plan's step as a Chrome trace, for Perfetto."""
+"""Write a plan's step, or a measured one, as a Chrome trace, for Perfetto."""
 
 import argparse
 import json
@@ -11,7 +11,9 @@ __all__ = ["configure", "execute"]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("plan", metavar="PLAN", help="a file that place -o wrote")
+    parser.add_argument(
+        "plan", metavar="PLAN", help="what place -o or profile -o wrote; of a profile, the measured step"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write it; standard output without")
     parser.add_argument("--table", metavar="FILE", help="the measured op times that the plan was made with")
 
@@ -22,7 +24,8 @@ def execute(args: argparse.Namespace) -> int:
     from baechi.report.trace import check_trace, chrome_trace
 
     step = planned(args.plan, args.table)
-    trace = chrome_trace(step.graph, step.plan.cluster, step.timeline)
+    timeline = step.profiled.timeline if step.profiled is not None else step.timeline
+    trace = chrome_trace(step.graph, step.plan.cluster, timeline)
     check_trace(trace["traceEvents"])
     text = json.dumps(trace, separators=(",", ":"), allow_nan=False)
     if args.output:

@@ -21,10 +21,12 @@ __all__ = [
     "graph_from_entry",
     "graph_to_dict",
     "plan_from_dict",
+    "plan_from_entry",
     "plan_to_dict",
     "read_graph",
     "read_plan",
     "timeline_from_dict",
+    "timeline_from_entry",
     "timeline_to_dict",
     "write_graph",
     "write_plan",
@@ -118,7 +120,7 @@ def plan_from_dict(data: Any, *, name: str = "plan") -> Plan:
         BaechiError: B403 on another schema, B405 on a missing or malformed entry, an unknown
             device, or an op that is ordered twice, never, or on two devices.
     """
-    return _plan(Entry(data, Source(name, "B405")))
+    return plan_from_entry(Entry(data, Source(name, "B405")))
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -127,7 +129,7 @@ def read_plan(path: str | Path) -> Plan:
     Raises:
         BaechiError: B401 when it cannot be read, B402 when it is no JSON, else as `plan_from_dict`.
     """
-    return _plan(load_json(path, "B405", missing="B401", malformed="B402"))
+    return plan_from_entry(load_json(path, "B405", missing="B401", malformed="B402"))
 
 
 def write_plan(plan: Plan, path: str | Path) -> None:
@@ -139,7 +141,8 @@ def write_plan(plan: Plan, path: str | Path) -> None:
     write_atomic(path, _lines(plan_to_dict(plan)))
 
 
-def _plan(entry: Entry) -> Plan:
+def plan_from_entry(entry: Entry) -> Plan:
+    """Read a plan from a document; errors as `plan_from_dict`, with the document's code."""
     _expect_schema(entry, PLAN_SCHEMA, "B403")
     cluster = cluster_from_entry(entry.at("cluster"))
     for device in cluster.devices:
@@ -222,7 +225,11 @@ def timeline_to_dict(timeline: Timeline) -> dict[str, Any]:
 
 def timeline_from_dict(data: Any, *, name: str = "timeline") -> Timeline:
     """Read a timeline back from `timeline_to_dict`; errors as `plan_from_dict`."""
-    entry = Entry(data, Source(name, "B405"))
+    return timeline_from_entry(Entry(data, Source(name, "B405")))
+
+
+def timeline_from_entry(entry: Entry) -> Timeline:
+    """Read a timeline from a document; errors as `timeline_from_dict`, with the document's code."""
     _expect_schema(entry, TIMELINE_SCHEMA, "B403")
     return Timeline(
         tuple(_op_span(e) for e in entry.at("ops").items()),

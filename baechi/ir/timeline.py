@@ -3,6 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
+
+from baechi.errors import BaechiError
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["OpSpan", "Timeline", "TransferSpan"]
 
@@ -65,3 +71,23 @@ class Timeline:
     def span(self) -> dict[str, OpSpan]:
         """Spans by op name."""
         return {s.op: s for s in self.ops}
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """A row for each op and each transfer, by start.
+
+        Columns: ``what`` (``op`` or ``transfer``), ``name``, ``device`` (of a transfer where it arrives), ``source``
+        (of a transfer, else empty), ``start``, ``end`` and ``seconds`` in seconds, ``nbytes``.
+
+        Raises:
+            BaechiError: B411 when pandas is not installed.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError:
+            raise BaechiError("B411", "pandas is not installed", help="pip install pandas") from None
+        ops = [("op", s.op, s.device, "", s.start, s.end, 0) for s in self.ops]
+        sent = [("transfer", s.tensor, s.destination, s.source, s.start, s.end, s.nbytes) for s in self.transfers]
+        columns = ["what", "name", "device", "source", "start", "end", "nbytes"]
+        frame = pandas.DataFrame([*ops, *sent], columns=columns)
+        frame.insert(6, "seconds", frame["end"] - frame["start"])
+        return frame.sort_values("start", kind="stable", ignore_index=True)

@@ -13,7 +13,7 @@ from baechi.report.facts import count_ops, parameter_count
 from baechi.report.layout import clip, table
 from baechi.units import format_bytes, format_count
 
-__all__ = ["Part", "by_module", "graph_dot", "graph_graphml", "graph_text", "ops_of"]
+__all__ = ["Part", "by_module", "graph_dot", "graph_graphml", "graph_text", "module_of", "ops_of"]
 
 _COLOURS = ("#8dd3c7", "#ffffb3", "#bebada", "#fb8072", "#80b1d3", "#fdb462", "#b3de69", "#fccde5", "#d9d9d9")
 _MOST_DEVICES_SHOWN = 3
@@ -57,8 +57,13 @@ def by_module(graph: Graph, depth: int, device: Mapping[str, str] | None = None)
         >>> list(by_module(graph, 2))
         ['encoder.layers']
     """
-    inside = {op.name: ".".join(_path(op).split(".")[:depth]) or f"({op.kind})" for op in graph.ops}
+    inside = module_of(graph, depth)
     return _drawn(graph, inside, dict.fromkeys(inside.values(), "module"), device)
+
+
+def module_of(graph: Graph, depth: int) -> dict[str, str]:
+    """The node of `by_module` that each op is in, by the op's name."""
+    return {op.name: ".".join(_path(op).split(".")[:depth]) or f"({op.kind})" for op in graph.ops}
 
 
 def _path(op: Op) -> str:

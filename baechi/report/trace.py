@@ -18,7 +18,7 @@ from baechi.ir.cluster import Cluster
 from baechi.ir.graph import Graph
 from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
 
-__all__ = ["check_trace", "chrome_trace"]
+__all__ = ["check_trace", "chrome_trace", "lanes"]
 
 _OPS, _SENDS, _RECEIVES = 0, 10_000, 20_000  # first thread of each sort
 _SORTS = {_OPS: "ops", _SENDS: "send", _RECEIVES: "receive"}
@@ -46,9 +46,9 @@ def chrome_trace(graph: Graph, cluster: Cluster, timeline: Timeline) -> dict[str
     """
     process = {device.name: k for k, device in enumerate(cluster.devices)}
     threads = _Threads(
-        _lanes(timeline.ops, [s.device for s in timeline.ops], _OPS),
-        _lanes(timeline.transfers, [s.source for s in timeline.transfers], _SENDS),
-        _lanes(timeline.transfers, [s.destination for s in timeline.transfers], _RECEIVES),
+        lanes(timeline.ops, [s.device for s in timeline.ops], _OPS),
+        lanes(timeline.transfers, [s.source for s in timeline.transfers], _SENDS),
+        lanes(timeline.transfers, [s.destination for s in timeline.transfers], _RECEIVES),
     )
     events = [
         *_names(process, timeline, threads),
@@ -73,12 +73,12 @@ class _Threads(NamedTuple):
     receives: dict[TransferSpan, int]
 
 
-def _lanes(spans: Sequence[S], devices: Sequence[str], first: int) -> dict[S, int]:
+def lanes(spans: Sequence[S], devices: Sequence[str], first: int) -> dict[S, int]:
     """By span, the lowest thread from `first` on that is free on its device; spans come by their start."""
     free: dict[str, list[int]] = {}
     busy: dict[str, list[tuple[float, int]]] = {}
     used: dict[str, int] = {}
-    lanes = {}
+    found = {}
     for span, device in zip(spans, devices, strict=True):
         ends, idle = busy.setdefault(device, []), free.setdefault(device, [])
         while ends and ends[0][0] <= span.start:
@@ -89,8 +89,8 @@ def _lanes(spans: Sequence[S], devices: Sequence[str], first: int) -> dict[S, in
             lane = used.get(device, first)
             used[device] = lane + 1
         heapq.heappush(ends, (span.end, lane))
-        lanes[span] = lane
-    return lanes
+        found[span] = lane
+    return found
 
 
 def _names(process: dict[str, int], timeline: Timeline, threads: _Threads) -> Iterator[Event]:

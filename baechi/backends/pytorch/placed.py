@@ -18,6 +18,7 @@ from baechi.backends.pytorch.autograd import PlacedForward, make_forward
 from baechi.backends.pytorch.executor import Executor
 from baechi.backends.pytorch.kinds import Kind, is_uninitialized, kind_of
 from baechi.backends.pytorch.pool import Threads
+from baechi.backends.reporting import report_of
 from baechi.backends.switch import is_disabled
 from baechi.frontends.pytorch.program import TorchProgram
 from baechi.ir.plan import Plan
@@ -60,6 +61,10 @@ class Runtime:
     def plans(self) -> tuple[Plan, ...]:
         """The plans made so far, one for each kind of call."""
         return tuple(forward.plan for forward in self.placed.values())
+
+    def report(self, path: str) -> None:
+        """Write a page about the plans made so far, as ``baechi report`` does for files; errors as `report_of`."""
+        report_of(self._planner, [(forward.program.graph, forward.plan) for forward in self.placed.values()], path)
 
     def forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the module's forward as planned; plan first when the call is of a new kind."""

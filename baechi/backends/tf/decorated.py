@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import keras
 import tensorflow as tf
 
+from baechi.backends.reporting import report_of
 from baechi.backends.switch import is_disabled
 from baechi.backends.tf.devices import ensure_devices
 from baechi.backends.tf.placed import PlacedStep
@@ -59,6 +60,10 @@ class Steps:
     def plans(self) -> tuple[Plan, ...]:
         """The plans made so far, one for each kind of call."""
         return tuple(step.plan for step in self.placed.values())
+
+    def report(self, path: str) -> None:
+        """Write a page about the plans made so far, as ``baechi report`` does for files; errors as `report_of`."""
+        report_of(self._planner, [(step.program.graph, step.plan) for step in self.placed.values()], path)
 
     def find(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], make: Callable[[], TensorFlowProgram]

@@ -1,0 +1,70 @@
+"""What quick placers make of a problem: enough to say what other devices, or another placer, would be worth."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from baechi.cost.problem import Problem
+from baechi.placers.base import Placer, best_of
+from baechi.placers.etf import Etf
+from baechi.placers.fixed import Contiguous, Single
+from baechi.placers.heft import Heft
+from baechi.placers.topo import Topo
+from baechi.placers.variants import Variant, variants
+from baechi.sim.evaluate import Schedule
+from baechi.sim.whatif import Outcome
+from baechi.units import to_seconds
+
+__all__ = ["Tried", "best_quick", "try_quick"]
+
+_MOST_OPS_OF_SLOWER = 5000  # above, these take longer than all else that a report says
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What a placer made, as it is: nothing is mended that is over a cap.
+
+    Attributes:
+        placer: its name.
+        outcome: of the best of its schedules.
+    """
+
+    placer: str
+    outcome: Outcome
+
+
+def try_quick(problem: Problem, seed: int = 0) -> tuple[Tried, ...]:
+    """What single, m-topo and m-etf make of a problem; of a graph that is not too large contiguous and heft too.
+
+    Example:
+        >>> from baechi.ir.cluster import Cluster, Device
+        >>> from baechi.models.graphs import figure_2
+        >>> cluster = Cluster((Device("d:0", 1), Device("d:1", 1)))
+        >>> [(t.placer, t.outcome.objective_seconds) for t in try_quick(Problem(figure_2(), cluster))][::2]
+        [('single', 20.0), ('m-etf', 14.0), ('heft', 13.0)]
+    """
+    slower = () if _is_large(problem) else (Contiguous(), Heft())
+    return tuple(_tried(problem, (Single(), Topo(), Etf(), *slower), seed))
+
+
+def best_quick(problem: Problem, seed: int = 0) -> Tried:
+    """The better one of single and m-etf: what is less over the caps, and of those the shorter one."""
+    found = _tried(problem, (Single(), Etf()), seed)
+    return min(found, key=lambda t: (t.outcome.over_bytes, t.outcome.objective_seconds))
+
+
+def _is_large(problem: Problem) -> bool:
+    return len(problem.graph) > _MOST_OPS_OF_SLOWER
+
+
+def _tried(problem: Problem, placers: Iterable[Placer], seed: int) -> Iterator[Tried]:
+    views = tuple(variants(problem))
+    for placer in placers:
+        all_views = placer.coarsens and not (_is_large(problem) and placer.name == Topo.name)
+        best = best_of(problem, _schedules(placer, views if all_views else views[:1], seed))
+        yield Tried(placer.name, Outcome(to_seconds(best.score[1]), best.score[0]))
+
+
+def _schedules(placer: Placer, views: tuple[Variant, ...], seed: int) -> Iterator[Schedule]:
+    for view in views:
+        for schedule in placer.schedules(view.problem, seed):
+            yield from view.lift(schedule)
