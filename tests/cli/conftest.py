@@ -27,6 +27,8 @@ class Ran:
         return json.loads(self.out)
 
 
+collect_ignore = ["tf_steps.py"]  # makes tensors when it is imported, as a person's module may
+
 Cli = Callable[..., Ran]
 
 
