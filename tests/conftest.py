@@ -1,7 +1,6 @@
 """What tests of several folders share: random training graphs, the reference simulator, and brute force; and devices."""
 
 import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -80,9 +79,9 @@ def _module(path: Path) -> ModuleType:
     return module
 
 
-def pytest_collection_finish() -> None:
-    """Whoever imports TensorFlow at the top of a test file gets several logical devices, before any tensor is made."""
-    if "tensorflow" in sys.modules:
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Before a file of tests of TensorFlow is imported, there are several logical devices: its first tensor is too late."""
+    if isinstance(collector, pytest.Module) and ("tf" in collector.path.parts or "_tf" in collector.path.stem):
         from baechi.backends.tf.devices import ensure_devices
 
         ensure_devices()
