@@ -155,7 +155,7 @@ def main() -> None:
         synthetic(150 if args.quick else 5000, [row for row in rows if row.name != "expert"])
     if "stg" in chosen:
         asked = args.placers or ("m-etf,heft" if args.quick else "m-etf,m-sct,heft,auto")
-        tried = [*methods(asked), *([ours("auto, 3 s", Auto(budget=3.0))] if "auto" in asked else [])]
+        tried = [*methods(asked), *([ours("auto, 10 s", Auto(budget=10.0))] if "auto" in asked else [])]
         stg_table([20] if args.quick else [50, 100], 12 if args.quick else 48, 20.0, tried)
     if "original" in chosen:
         original(1000 if args.quick else 10_000, 1 if args.quick else 5)
