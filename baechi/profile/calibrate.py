@@ -1,13 +1,13 @@
 """Measure one core of this machine and the way between two processes at several sizes, and fit rates to that."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
 from baechi.cost.fit import Fit, fit_rate
+from baechi.profile.machine import least_seconds
 from baechi.profile.wire import wire_points
 
 __all__ = ["Calibration", "calibrate"]
@@ -60,21 +60,10 @@ def calibrate() -> Calibration:
 def _products() -> Iterator[tuple[float, float]]:
     for side in _SIDES:
         a, b, out = torch.rand(side, side), torch.rand(side, side), torch.empty(side, side)
-        yield 2.0 * side**3, _least(partial(torch.mm, a, b, out=out))
+        yield 2.0 * side**3, least_seconds(partial(torch.mm, a, b, out=out), _SECONDS)
 
 
 def _streams() -> Iterator[tuple[float, float]]:
     for count in _ELEMENTS:
         data, out = torch.rand(count), torch.empty(count)
-        yield 8.0 * count, _least(partial(torch.mul, data, 2.0, out=out))
-
-
-def _least(work: Callable[[], object]) -> float:
-    """The least time of one run: what the machine can do when nobody disturbs it."""
-    work()
-    best, end = float("inf"), time.perf_counter() + _SECONDS
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - start)
-    return best
+        yield 8.0 * count, least_seconds(partial(torch.mul, data, 2.0, out=out), _SECONDS)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from baechi.ir.cluster import Device, Link
 
-__all__ = ["Machine", "cache_directory", "cached", "measure_cpu", "tuned_environment"]
+__all__ = ["Machine", "cache_directory", "cached", "least_seconds", "measure_cpu", "tuned_environment"]
 
 _VERSION = 2
 
@@ -177,13 +177,13 @@ def _measure() -> Machine:
     with torch.inference_mode():
         side = 768
         a, b = torch.rand(side, side), torch.rand(side, side)
-        product = _best(lambda: torch.mm(a, b), 0.3)
+        product = least_seconds(lambda: torch.mm(a, b), 0.3)
         large = torch.rand(4 * 2**20)
         out = torch.empty_like(large)
-        stream = _best(lambda: torch.mul(large, 2.0, out=out), 0.2)
-        clone = _best(large.clone, 0.3)
+        stream = least_seconds(lambda: torch.mul(large, 2.0, out=out), 0.2)
+        clone = least_seconds(large.clone, 0.3)
         small = torch.rand(4)
-        launch = _best(lambda: [torch.ops.aten.relu.default(small) for _ in range(100)], 0.1) / 100
+        launch = least_seconds(lambda: [torch.ops.aten.relu.default(small) for _ in range(100)], 0.1) / 100
     copy, handoff = large.numel() * 4 / clone, _handoff()
     wire = measure_wire() or (2 * handoff, copy)
     return Machine(
@@ -198,7 +198,7 @@ def _measure() -> Machine:
     )
 
 
-def _best(work: Callable[[], object], seconds: float) -> float:
+def least_seconds(work: Callable[[], object], seconds: float) -> float:
     """The least time of `work` in so many seconds: what the machine can do when nobody disturbs it."""
     work()
     best, end = float("inf"), time.perf_counter() + seconds

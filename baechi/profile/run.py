@@ -3,18 +3,16 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 from torch.utils import _pytree as pytree
 
 from baechi.backends.pytorch.executor import Executor, torch_devices
-from baechi.errors import BaechiError
 from baechi.ir.plan import Plan
 from baechi.profile.beside import busy_neighbours
 from baechi.profile.measured import Measured
 from baechi.profile.ops import profile_ops
+from baechi.profile.room import check_room
 from baechi.profile.step import measure_step
-from baechi.units import format_bytes
 
 if TYPE_CHECKING:
     from baechi.frontends.pytorch import TorchProgram
@@ -89,21 +87,9 @@ def measure_ops(
 
 
 def check_memory(program: "TorchProgram", plan: Plan) -> None:
-    """Refuse to start what this machine's memory cannot hold.
-
-    Counted are the predicted peaks of the devices that are on this machine's processor, and the
-    module itself, which is there until its weights are copied.
+    """Refuse to start what this machine's memory cannot hold: the plan, or the module, until its weights are copied.
 
     Raises:
         BaechiError: B610.
     """
-    local = [d.name for d in plan.cluster.devices if d.backend == "cpu"]
-    weights = sum(program.graph.op[op].outputs[0].nbytes for op in program.parameters.values())
-    needed = max(sum(plan.predicted.peak_bytes.get(d, 0) for d in local), 2 * weights)
-    free = int(psutil.virtual_memory().available)
-    if needed > free:
-        raise BaechiError(
-            "B610",
-            f"the plan needs {format_bytes(needed)} of this machine's memory, {format_bytes(free)} are free",
-            help="place a smaller batch, or run it on a machine with more memory",
-        )
+    check_room(plan, 2 * sum(program.graph.op[op].outputs[0].nbytes for op in program.parameters.values()))

@@ -2,8 +2,6 @@
 
 import os
 import platform
-import time
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -11,7 +9,7 @@ import tensorflow as tf
 from baechi.backends.tf.devices import ensure_devices
 from baechi.ir.cluster import Cluster, Device, Link
 from baechi.presets import presets
-from baechi.profile.machine import Machine, cached
+from baechi.profile.machine import Machine, cached, least_seconds
 
 __all__ = ["gpu_cluster", "measure_cpu"]
 
@@ -81,17 +79,7 @@ def _chain(value: Any, devices: int) -> Any:
 
 def _seconds(session: Any, work: Any, idle: Any) -> float:
     """The least time of an op beyond that of a call that does nothing else."""
-    return max(_best(lambda: session.run(work)) - _best(lambda: session.run(idle)), 1e-9)
-
-
-def _best(work: Callable[[], object], seconds: float = 0.3) -> float:
-    work()
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - start)
-    return best
+    return max(least_seconds(lambda: session.run(work), 0.3) - least_seconds(lambda: session.run(idle), 0.3), 1e-9)
 
 
 def gpu_cluster() -> Cluster | None:

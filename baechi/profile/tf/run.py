@@ -7,26 +7,24 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import psutil
 import tensorflow as tf
 
 from baechi.backends.plans import plan_in_program_order
 from baechi.backends.tf.devices import device_names, ensure_devices, local_name
 from baechi.backends.tf.placed import PlacedStep
 from baechi.backends.tf.rewrite import placed_graph
-from baechi.errors import BaechiError
 from baechi.frontends.tf import TensorFlowProgram, capture, capture_keras, train_step
 from baechi.ir.plan import Plan
 from baechi.ir.timeline import Timeline
 from baechi.profile.beside import busy_neighbours
 from baechi.profile.measured import PLAIN_DEVICE, Measured, summarize
+from baechi.profile.room import check_room
 from baechi.profile.tf.memory import peaks_of, persistent_bytes
 from baechi.profile.tf.ops import profile_ops
 from baechi.profile.tf.timeline import traced_timelines
 from baechi.profile.tf.trace import Tracer
-from baechi.units import format_bytes
 
-__all__ = ["Build", "capture_seeded", "check_memory", "examples", "measure_ops", "trace", "train", "train_plain"]
+__all__ = ["Build", "capture_seeded", "examples", "measure_ops", "trace", "train", "train_plain"]
 
 Build = Callable[[], Mapping[str, Any]]
 """Makes the step: ``step``, ``args``, ``kwargs``, or ``model``, ``x``, ``y``, ``sample_weight``."""
@@ -106,7 +104,7 @@ def train(
     """
     if devices is None:
         devices = device_names(plan)
-        check_memory(program, plan)
+        check_room(plan)
     leaves = program.flatten(*inputs)
     step = PlacedStep(program, plan, devices=devices)
     seconds, losses = _timed(lambda: program.rebuild(step.step(leaves)), steps, warmup)
@@ -122,7 +120,7 @@ def trace(
     warmup: int = 1,
 ) -> tuple[Timeline, ...]:
     """Train some steps under TensorFlow's tracing, on logical devices of this process; errors as `traced_timelines`."""
-    check_memory(program, plan)
+    check_room(plan)
     return traced_timelines(program, plan, program.flatten(*inputs), steps=steps, warmup=warmup)
 
 
@@ -214,20 +212,3 @@ def measure_ops(
     """
     with busy_neighbours(beside):
         return profile_ops(program, program.flatten(*inputs))
-
-
-def check_memory(program: TensorFlowProgram, plan: Plan) -> None:
-    """Refuse to start what this machine's memory cannot hold: the predicted peaks and the user's own variables.
-
-    Raises:
-        BaechiError: B610.
-    """
-    local = [d.name for d in plan.cluster.devices if d.backend == "cpu"]
-    needed = sum(plan.predicted.peak_bytes.get(d, 0) for d in local)
-    free = int(psutil.virtual_memory().available)
-    if needed > free:
-        raise BaechiError(
-            "B610",
-            f"the plan needs {format_bytes(needed)} of this machine's memory, {format_bytes(free)} are free",
-            help="place a smaller batch, or run it on a machine with more memory",
-        )

@@ -9,11 +9,12 @@ import tensorflow as tf
 from baechi.backends.plans import plan_in_program_order
 from baechi.errors import BaechiError
 from baechi.frontends.tf import capture
+from baechi.profile.room import check_room
 from baechi.profile.tf import machine
 from baechi.profile.tf.machine import measure_cpu
 from baechi.profile.tf.memory import peaks_of
 from baechi.profile.tf.ops import profile_ops
-from baechi.profile.tf.run import check_memory, examples, train, train_plain
+from baechi.profile.tf.run import examples, train, train_plain
 from baechi.profile.tf.trace import Buffer, Event, Traced
 
 SIDE = 256
@@ -84,10 +85,10 @@ def test_the_peak_is_what_is_there_at_once() -> None:
 def test_a_plan_that_this_machine_cannot_hold() -> None:
     program = program_of(make())
     plan = plan_in_program_order(program.graph, {op.name: "cpu:0" for op in program.graph.ops})
-    check_memory(program, plan)
+    check_room(plan)
     large = replace(plan, predicted=replace(plan.predicted, peak_bytes={"cpu:0": 2**60}))
     with pytest.raises(BaechiError, match="B610"):
-        check_memory(program, large)
+        check_room(large)
 
 
 def test_examples_stand_for_specs() -> None:
