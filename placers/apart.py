@@ -75,6 +75,7 @@ class _Other:
 
     def call(self, function: str, args: tuple[Any, ...], options: dict[str, Any], tell: Tell | None) -> Any:
         with self._lock:
+            _send(self._process.stdin, sys.path)
             _send(self._process.stdin, (function, args, options, tell is not None))
             while True:
                 try:
@@ -131,12 +132,18 @@ def main() -> None:
     os.dup2(2, 1)  # what a solver prints is no answer
     while True:
         try:
-            function, args, options, tells = pickle.load(sys.stdin.buffer)
+            function, args, options, tells = _message()
         except EOFError:
             return
         if tells:
             options["on_progress"] = lambda *told: _send(answers, ("told", told))
         _send(answers, _answer(function, args, options))
+
+
+def _message() -> Any:
+    """The path comes by itself, before what is looked for along it."""
+    sys.path[:] = pickle.load(sys.stdin.buffer)
+    return pickle.load(sys.stdin.buffer)
 
 
 def _answer(function: str, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[str, Any]:

@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Iterator
 
 from _bench_table import Method
-from ortools.sat.python import cp_model
 
 from baechi.cost.problem import Problem
 from baechi.ir.cluster import UNLIMITED_BYTES, Cluster, Device
 from baechi.ir.graph import Graph
 from baechi.models.graphs import STG_SHAPES, STG_TIMES, stg
+from baechi.placers.apart import call_solver
 from baechi.sim.evaluate import score
 
-__all__ = ["optimum", "stg_table"]
+__all__ = ["least_makespan", "optimum", "stg_table"]
 
 _PROCESSORS = (2, 4, 8)
 
@@ -56,23 +56,31 @@ def _solved(size: int, graphs: int, seconds: float) -> Iterator[tuple[Problem, i
 
 
 def optimum(graph: Graph, processors: int, seconds: float) -> int | None:
-    """The least makespan in milliseconds on equal processors without transfers, or None when it was not proved.
+    """The least makespan in milliseconds on equal processors without transfers, or None when it was not proved."""
+    index = {op.name: i for i, op in enumerate(graph.ops)}
+    times = [round((op.seconds or 0.0) * 1000) for op in graph.ops]
+    before = [(index[graph.producer[t].name], index[op.name]) for op in graph.ops for t in op.inputs]
+    found: int | None = call_solver("_bench_stg:least_makespan", times, before, processors, seconds)
+    return found
+
+
+def least_makespan(times: list[int], before: list[tuple[int, int]], processors: int, seconds: float) -> int | None:
+    """The same from times and pairs of which one waits for the other.
 
     Equal processors need no assignment: at most so many tasks run at once.
     """
+    from ortools.sat.python import cp_model
+
     model = cp_model.CpModel()
-    times = {op.name: round((op.seconds or 0.0) * 1000) for op in graph.ops}
-    horizon = sum(times.values())
-    start = {name: model.new_int_var(0, horizon - t, name) for name, t in times.items()}
-    spans = [model.new_fixed_size_interval_var(start[name], t, name) for name, t in times.items() if t]
+    horizon = sum(times)
+    start = [model.new_int_var(0, horizon - t, str(i)) for i, t in enumerate(times)]
+    spans = [model.new_fixed_size_interval_var(start[i], t, str(i)) for i, t in enumerate(times) if t]
     model.add_cumulative(spans, [1] * len(spans), processors)
-    for op in graph.ops:
-        for tensor in op.inputs:
-            before = graph.producer[tensor].name
-            model.add(start[op.name] >= start[before] + times[before])
+    for first, then in before:
+        model.add(start[then] >= start[first] + times[first])
     end = model.new_int_var(0, horizon, "end")
-    for name, t in times.items():
-        model.add(end >= start[name] + t)
+    for i, t in enumerate(times):
+        model.add(end >= start[i] + t)
     model.add(end >= -(-horizon // processors))  # the work bound; times are whole
     model.minimize(end)
     solver = cp_model.CpSolver()
