@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -61,8 +60,13 @@ def prove(
 ) -> Proof:
     """Search from a schedule for so many seconds; Ctrl-C ends it early. See `Search` and `Effort`."""
     search = Search(a, start, gap, bound, Effort(time.monotonic() + seconds, workers, seed), on_progress)
-    with suppress(KeyboardInterrupt):
+    try:
         search.run()
+    except KeyboardInterrupt:
+        pass
+    except SystemError as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):  # what it becomes when it meets compiled code
+            raise
     return search.proof
 
 

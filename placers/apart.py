@@ -64,7 +64,7 @@ class _Other:
     def __init__(self) -> None:
         path = os.pathsep.join(entry or os.curdir for entry in sys.path)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-c", f"from {__name__} import main; main()"],
             env={**os.environ, "PYTHONPATH": path, _MARK: "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -80,15 +80,14 @@ class _Other:
             while True:
                 try:
                     kind, value = self._receive()
+                    if kind == "told" and tell is not None:
+                        tell(*value)
                 except KeyboardInterrupt:  # Ctrl-C reaches both; a signal to this process alone is passed on
                     self._process.send_signal(signal.SIGINT)
                     continue
-                if kind == "told":
-                    if tell is not None:
-                        tell(*value)
-                elif kind == "raised":
+                if kind == "raised":
                     raise value
-                else:
+                if kind == "done":
                     return value
 
     def _receive(self) -> tuple[str, Any]:
@@ -154,7 +153,3 @@ def _answer(function: str, args: tuple[Any, ...], options: dict[str, Any]) -> tu
         return "raised", error
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-if __name__ == "__main__":
-    main()

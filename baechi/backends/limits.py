@@ -234,6 +234,7 @@ def allocations() -> Iterator[Allocations]:
     until its place is used again.
 
     Example:
+        >>> import torch
         >>> with allocations() as found:
         ...     _ = torch.ones(1000).sum()
         >>> 4000 <= found.peak_bytes < 4200
