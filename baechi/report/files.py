@@ -2,20 +2,28 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
+from baechi.cost.problem import Problem
 from baechi.cost.table import CostTable
 from baechi.document import Entry, load_json
 from baechi.ir.graph import Graph
 from baechi.ir.json import plan_from_entry, timeline_from_entry
-from baechi.ir.plan import PLAN_SCHEMA, Plan
+from baechi.ir.plan import PLAN_SCHEMA, Plan, Prediction
 from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
 from baechi.profile.measured import Measured
 from baechi.profile.profiled import PROFILE_SCHEMA, Profiled
+from baechi.sim.bounds import bounds
+from baechi.sim.load import loads
+from baechi.units import to_seconds
 
 __all__ = ["SavedStep", "Step", "read_step"]
 
+_CHANGED = 1e-9  # rounding
 _FIELDS = ("schema", "plan", "timeline", "step_seconds", "peak_bytes", "losses", "overhead", "ops")
 
 
@@ -46,6 +54,19 @@ class Step:
     timeline: Timeline
     table: CostTable | None = None
     profiled: Profiled | None = None
+
+    @cached_property
+    def now(self) -> Plan:
+        """The plan with what its prediction and bounds are by today's op times, where those changed since it was made."""
+        plan, seconds = self.plan, self.timeline.step_seconds
+        if abs(seconds - plan.predicted.step_seconds) <= _CHANGED * plan.predicted.step_seconds:
+            return plan
+        problem = Problem(self.graph, plan.cluster, self.table, plan.objective)
+        names = list(plan.cluster.device)
+        device = np.array([names.index(plan.device[op.name]) for op in self.graph.ops], np.int64)
+        load = {name: to_seconds(ticks) for name, ticks in zip(names, loads(problem.arrays, device), strict=True)}
+        predicted = Prediction(seconds, self.timeline.peak_bytes, load)
+        return replace(plan, predicted=predicted, bounds=bounds(problem, thorough=False))
 
 
 def read_step(path: str | Path) -> SavedStep:

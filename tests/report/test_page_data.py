@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baechi.api import place_graph, timeline_of
+from baechi.cost.table import CostTable
 from baechi.ir.cluster import Cluster, Contention, Device, Link
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op, Tensor
@@ -173,3 +174,16 @@ def test_the_drawing_flows_down() -> None:
     assert (arrow.nbytes, arrow.crosses) == (4 + 2, True)
     places = [(box.layer, box.place) for box in found.boxes]
     assert len(set(places)) == len(places)
+
+
+def test_bounds_are_those_of_todays_op_times() -> None:
+    """With ops twice as fast as when the plan was made, what was a bound then is none now."""
+    graph = Graph(tuple(Op(f"op{i}", "op", flops=1e9, key="k") for i in range(3)))
+    cluster = Cluster((Device("d:0", 100, type="t", flops_per_second={"float32": 1e9}),))
+    plan = place_graph(graph, cluster, "single")
+    assert plan.bounds.step_seconds == pytest.approx(3.0)
+    table = CostTable({"t": {"k": 0.5}})
+    step = Step("faster", plan, graph, timeline_of(graph, plan, table), table)
+    assert step.now.bounds.step_seconds == pytest.approx(1.5)
+    assert step.now.gap == pytest.approx(0.0)
+    assert Step("same", plan, graph, timeline_of(graph, plan)).now is plan

@@ -74,7 +74,7 @@ def _run(step: Step) -> Iterator[str]:
 
 
 def _bound(step: Step) -> Iterator[str]:
-    plan = step.plan
+    plan = step.now
     bound = plan.bounds.step_seconds
     if bound <= 0:
         return
@@ -95,13 +95,13 @@ def _help(step: Step, changes: Sequence[WhatIf]) -> Iterator[str]:
     bought = next((c for c in fitting if c.kind != "plan" and c.ratio < -_WORTH), None)
     if other is not None:
         yield f"Placing it with {other.plan} would help: {format_seconds(other.seconds)}, {_less(other)}."
-    elif step.plan.gap > _NEAR and step.plan.placer.name not in ("auto", "exact"):
+    elif step.now.gap > _NEAR and step.plan.placer.name not in ("auto", "exact"):
         yield "A search may find a better plan: place it with auto."
-    elif step.plan.gap > _NEAR:
+    elif step.now.gap > _NEAR:
         yield "A longer search may find a better plan: place it with --budget 60s."
     if bought is not None:
         yield f"Of the changes below, {bought.change} would help most: {format_seconds(bought.seconds)}, {_less(bought)}."
-    elif other is None and step.plan.gap <= _NEAR:
+    elif other is None and step.now.gap <= _NEAR:
         yield "None of the changes below would help much."
 
 
