@@ -13,7 +13,6 @@ from typing import Any
 from baechi.errors import BaechiError
 from baechi.frontends.workload import Defaults, read_expert, read_target, with_expert
 from baechi.ir.graph import Graph
-from baechi.ir.op import Op
 from baechi.jobs import DEFAULT_FRAMEWORK, Job, Program, host_of
 from baechi.passes.lighten import Lighten
 from baechi.passes.microbatch import microbatches as unrolled
@@ -108,10 +107,8 @@ class Target:
         if self.job is None or self.job.expert is None:
             return self.graph
         expert = self.job.expert
-        paths = [op.module or _owner(op) for op in self.graph.ops]
         return self.graph.with_ops(
-            replace(op, expert=expert(path, devices) if path else op.expert)
-            for op, path in zip(self.graph.ops, paths, strict=True)
+            replace(op, expert=expert(op.path, devices) if op.path else op.expert) for op in self.graph.ops
         )
 
 
@@ -178,11 +175,6 @@ def load_target(
     if job.framework != DEFAULT_FRAMEWORK:
         description["framework"] = job.framework
     return Target(description, job=job, microbatches=microbatches)
-
-
-def _owner(op: Op) -> str:
-    """The module whose own parameter or buffer an op makes or updates; its group names that."""
-    return (op.group or "").partition(":")[2].rpartition(".")[0]
 
 
 def _reader(path: str, ignore_colocation: bool, expert: str | None) -> Callable[[], tuple[Graph, Defaults]]:

@@ -76,15 +76,10 @@ def _accelerate(problem: Problem, *, balanced: bool) -> tuple[Schedule, float, M
 
 
 def _with_experts(problem: Problem, mapped: Mapping[str, int]) -> Problem:
-    graph = problem.graph.with_ops(replace(op, expert=_device_of(_path(op), mapped)) for op in problem.graph.ops)
+    graph = problem.graph.with_ops(replace(op, expert=_device_of(op.path, mapped)) for op in problem.graph.ops)
     other = Problem(graph, problem.cluster, problem.table)
     other.__dict__["arrays"] = problem.arrays
     return other
-
-
-def _path(op: Any) -> str:
-    """An op's module; for a parameter and its update the path that its group names."""
-    return str(op.module or (op.group or "").partition(":")[2].rpartition(".")[0])
 
 
 def _device_of(path: str, mapped: Mapping[str, int]) -> int | None:

@@ -93,3 +93,13 @@ class Op:
     expert: int | None = None
     copy: int | None = None
     draws: bool = False
+
+    @property
+    def path(self) -> str:
+        """Its module; for a parameter and its update, which belong to none, the one that their group names.
+
+        Example:
+            >>> Op("w", "parameter", group="p:encoder.layers.0.weight").path
+            'encoder.layers.0'
+        """
+        return self.module or (self.group or "").partition(":")[2].rpartition(".")[0]

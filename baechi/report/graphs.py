@@ -63,12 +63,7 @@ def by_module(graph: Graph, depth: int, device: Mapping[str, str] | None = None)
 
 def module_of(graph: Graph, depth: int) -> dict[str, str]:
     """The node of `by_module` that each op is in, by the op's name."""
-    return {op.name: ".".join(_path(op).split(".")[:depth]) or f"({op.kind})" for op in graph.ops}
-
-
-def _path(op: Op) -> str:
-    """An op's module; for a parameter and its update the path that its group names."""
-    return op.module or (op.group or "").partition(":")[2].rpartition(".")[0]
+    return {op.name: ".".join(op.path.split(".")[:depth]) or f"({op.kind})" for op in graph.ops}
 
 
 def _drawn(
