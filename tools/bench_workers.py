@@ -4,6 +4,7 @@ python tools/bench_workers.py losses      four models on 2 and 4 workers, ten st
 python tools/bench_workers.py transfers   4 MB tensors through the workers' wires and through bare gloo
 python tools/bench_workers.py overhead    one placed device beside the plain eager step
 python tools/bench_workers.py two         Inception-V3 on two devices: predicted, measured, one thread
+python tools/bench_workers.py predicted   three models on 1, 2 and 4 devices: step and peaks, measured / predicted
 python tools/bench_workers.py memory      a step of 6 GiB on four workers of 2 GiB, and the plain model
 """
 
@@ -186,6 +187,27 @@ def two() -> None:
         print(f"plain        {plain:.2f} s on one thread, {plain / step:.2f} x the placed one")
 
 
+def predicted() -> None:
+    """Steps and peaks of plans made from measured op times, beside what they take."""
+    print(
+        "| model | batch | devices | step predicted | measured | measured / predicted | peaks, measured / predicted |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for model in ("inception_v3", "gnmt", "transformer"):
+        for count, caps in {1: "1x8GiB", **CAPS}.items():
+            with tempfile.TemporaryDirectory() as folder:
+                plan, batch = Path(folder) / "plan.json", MODELS[model]
+                run("place", f"models:{model}", "--batch", batch, "--cluster", caps, "--measure", "-o", plan)
+                ran = run("run", plan, "--steps", 15, "--warmup", 3)
+            step, said = ran["step_seconds"]["median"], ran["predicted"]["step_seconds"]
+            peaks = [ran["peak_bytes"][d] / b for d, b in ran["predicted"]["peak_bytes"].items() if b]
+            print(
+                f"| {model} | {batch} | {count} | {said:.2f} s | {step:.2f} s | {step / said:.2f} | "
+                f"{min(peaks):.3f} to {max(peaks):.3f} |",
+                flush=True,
+            )
+
+
 def memory() -> None:
     """What does not fit in one device's memory trains on four."""
     with tempfile.TemporaryDirectory() as folder:
@@ -200,7 +222,8 @@ def memory() -> None:
 
 
 if __name__ == "__main__":
-    known = {"losses": losses, "transfers": transfers, "overhead": overhead, "two": two, "memory": memory}
+    known = {"losses": losses, "transfers": transfers, "overhead": overhead, "two": two}
+    known |= {"predicted": predicted, "memory": memory}
     if len(sys.argv) != 2 or sys.argv[1] not in known:
         raise SystemExit(__doc__)
     known[sys.argv[1]]()

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import baechi
-from baechi.cli import compare, devices, doctor, estimate, explain, graph, place, profile, report, run, trace
+from baechi.cli import compare, devices, doctor, estimate, explain, graph, place, profile, replicas, report, run, trace
 from baechi.cli.output import say
 from baechi.errors import BaechiError
 
 __all__ = ["main"]
 
-_COMMANDS = (place, run, compare, estimate, explain, profile, report, trace, graph, devices, doctor)
+_COMMANDS = (place, run, compare, estimate, explain, profile, report, trace, graph, replicas, devices, doctor)
 _BUG, _INTERRUPTED, _UNREAD = 101, 130, 141
 
 
@@ -54,7 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse whose errors look like all others."""
+    """argparse whose errors look like all others; a group of commands may have one for when none is named."""
+
+    default: tuple[str, frozenset[str]] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does."""
+        if self.default is not None and args is not None:
+            name, known = self.default
+            if not args or args[0] not in known:
+                args = [name, *args]
+        return super().parse_known_args(args, namespace)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False, formatter_class=_Formatter)
@@ -73,12 +83,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"baechi {baechi.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     for module in _COMMANDS:
-        name, what = module.__name__.rpartition(".")[2], (module.__doc__ or "").split("\n\n")[0]
-        command = commands.add_parser(name, help=what[0].lower() + what[1:].rstrip("."), description=module.__doc__)
-        module.configure(command)
-        command.add_argument("--json", action="store_true", help="print one JSON object with a schema version")
-        command.set_defaults(command=module.execute)
+        _add(commands, module)
     return parser
+
+
+def _add(commands: Any, module: Any) -> None:
+    """A command, or a group of them: a package with ``COMMANDS``, and with the name of one in ``DEFAULT``."""
+    name, what = module.__name__.rpartition(".")[2], (module.__doc__ or "").split("\n\n")[0]
+    command = commands.add_parser(name, help=what[0].lower() + what[1:].rstrip("."), description=module.__doc__)
+    if hasattr(module, "COMMANDS"):
+        inner = command.add_subparsers(metavar="WHAT", required=True, parser_class=_Parser)
+        for part in module.COMMANDS:
+            _add(inner, part)
+        command.default = (module.DEFAULT, frozenset((*inner.choices, "-h", "--help")))
+        return
+    module.configure(command)
+    command.add_argument("--json", action="store_true", help="print one JSON object with a schema version")
+    command.set_defaults(command=module.execute)
 
 
 def _unread() -> int:

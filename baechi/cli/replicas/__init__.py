@@ -1,0 +1,11 @@
+"""Copies of a placed model that train on their own data and gossip; simulated, planned, attacked, compared."""
+
+from types import ModuleType
+
+__all__ = ["COMMANDS", "DEFAULT"]
+
+COMMANDS: tuple[ModuleType, ...] = ()
+"""What `baechi replicas WHAT` can be."""
+
+DEFAULT = "run"
+"""What it is when nothing of these is named."""

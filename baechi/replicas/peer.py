@@ -1,0 +1,93 @@
+"""What the asynchronous algorithms are made of: a peer is a state machine, and whoever carries it has the time and the wires.
+
+A carrier calls `Peer.learned` after local steps, `Peer.tick` when the mixing clock rings, `Peer.receive` for each
+message, and `Peer.lost` for each that was not answered; it delivers what these return. The simulator does so under a
+virtual clock (`baechi.replicas.events`), Ray under the real one (`baechi.replicas.cluster`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Arrays", "Envelope", "Message", "Peer", "Snapshot"]
+
+Arrays: TypeAlias = tuple[NDArray[np.floating[Any]], ...]
+"""A model: a tuple of arrays, one for each tensor or for each device's share. Shapes never change."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """A model as it was at one moment; nobody changes it.
+
+    Attributes:
+        peer: whose.
+        incarnation: which life of the peer: one more after each restart.
+        version: how many updates of its own the model reflects.
+        serial: one more for each message of this life: a message never comes twice.
+        arrays: the model.
+        reflects: by peer, how many of its updates the model reflects: a version vector.
+        weight: of the model in push-sum; 1 elsewhere.
+        sent: when it was sent, in seconds of the carrier's clock.
+    """
+
+    peer: int
+    incarnation: int
+    version: int
+    serial: int
+    arrays: Arrays
+    reflects: Mapping[int, int]
+    weight: float = 1.0
+    sent: float = 0.0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the model."""
+        return sum(a.nbytes for a in self.arrays)
+
+
+class Message(NamedTuple):
+    """What one peer tells another.
+
+    Attributes:
+        kind: `ask` for a snapshot, `give` one, or `swap`, which gives one and asks for one.
+        sender: who says it.
+        snapshot: None when asking.
+    """
+
+    kind: str
+    sender: int
+    snapshot: Snapshot | None = None
+
+
+class Envelope(NamedTuple):
+    """A message and whom it is for."""
+
+    to: int
+    message: Message
+
+
+class Peer(Protocol):
+    """One replica's part of an asynchronous algorithm."""
+
+    @property
+    def arrays(self) -> Arrays:
+        """Its model now; read it, and do not write."""
+
+    def learned(self, change: Sequence[NDArray[np.floating[Any]]], now: float) -> Sequence[Envelope]:
+        """Local steps moved the model by `change` since the last call."""
+
+    def tick(self, now: float, random: Random) -> Sequence[Envelope]:
+        """The mixing clock rang: what to send."""
+
+    def receive(self, message: Message, now: float) -> Message | None:
+        """A message came: what to answer its sender, if anything.
+
+        A message that does not hold is refused: nothing changes but a count.
+        """
+
+    def lost(self, to: int, now: float) -> None:
+        """A message to a peer was not answered in time, or the peer is gone."""
