@@ -1,7 +1,7 @@
 """What the asynchronous algorithms are made of: a peer is a state machine, and whoever carries it has the time and the wires.
 
 A carrier calls `Peer.learned` after local steps, `Peer.tick` when the mixing clock rings, `Peer.receive` for each
-message, and `Peer.lost` for each that was not answered; it delivers what these return. The simulator does so under a
+message, and `Peer.delivered` or `Peer.lost` for each that no answer came to; it delivers what these return. The simulator does so under a
 virtual clock (`baechi.replicas.events`), Ray under the real one (`baechi.replicas.cluster`).
 """
 
@@ -53,7 +53,8 @@ class Message(NamedTuple):
     """What one peer tells another.
 
     Attributes:
-        kind: `ask` for a snapshot, `give` one, or `swap`, which gives one and asks for one.
+        kind: `ask` for a snapshot, `give` one that was asked for, `push` one that was not, or `swap`, which gives one
+            and asks for one.
         sender: who says it.
         snapshot: None when asking.
     """
@@ -89,5 +90,8 @@ class Peer(Protocol):
         A message that does not hold is refused: nothing changes but a count.
         """
 
+    def delivered(self, to: int, now: float) -> None:
+        """A message came through, and there is no answer to it."""
+
     def lost(self, to: int, now: float) -> None:
-        """A message to a peer was not answered in time, or the peer is gone."""
+        """A message to a peer did not come through or was not answered in time, or the peer is gone."""
