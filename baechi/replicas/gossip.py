@@ -137,11 +137,16 @@ class Gossip:
         """What local changes are multiplied with; 1 unless `adaptive`."""
         return 1.0 / (1.0 + self.options.adaptive * self._spread.variance)
 
-    def learned(self, change: Sequence[NDArray[np.floating[Any]]], now: float) -> Sequence[Envelope]:
-        """Local steps moved the model by `change`: one update more of its own."""
+    def learned(self, arrays: Arrays, since: Arrays, now: float) -> Sequence[Envelope]:
+        """Local steps took the model from `since` to `arrays`: one update more of its own."""
         self._apply_due(now)
         scale = self.scale * self._weight
-        self._add(change if scale == 1.0 else [scale * c for c in change])
+        if self._model is since and scale == 1.0:
+            self._model = arrays
+        else:
+            self._add(
+                [np.subtract(a, s, dtype=a.dtype) * a.dtype.type(scale) for a, s in zip(arrays, since, strict=True)]
+            )
         self.version += 1
         self.reflects[self.peer] = self.version
         return ()
@@ -224,6 +229,7 @@ class Gossip:
         if self.joining:
             self._model, self._weight, self.joining = snapshot.arrays, 1.0, False
             self._witness(snapshot)
+            self.version = self.reflects[self.peer]
         elif self.options.mixing == "push-sum":
             self._add(snapshot.arrays)
             self._weight += snapshot.weight

@@ -78,8 +78,11 @@ class Peer(Protocol):
     def arrays(self) -> Arrays:
         """Its model now; read it, and do not write."""
 
-    def learned(self, change: Sequence[NDArray[np.floating[Any]]], now: float) -> Sequence[Envelope]:
-        """Local steps moved the model by `change` since the last call."""
+    def learned(self, arrays: Arrays, since: Arrays, now: float) -> Sequence[Envelope]:
+        """Local steps took the model from `since`, which was `arrays` of this peer at some moment, to `arrays`.
+
+        What was mixed in meanwhile stays; when nothing was, the model is `arrays` exactly.
+        """
 
     def tick(self, now: float, random: Random) -> Sequence[Envelope]:
         """The mixing clock rang: what to send."""
