@@ -3,9 +3,12 @@
 from importlib import import_module
 from typing import Any
 
-__all__: list[str] = []
+__all__ = ["Replica", "join"]
 
-_WHERE: dict[str, str] = {}
+_WHERE = {
+    "Replica": "baechi.replicas.cluster.session",
+    "join": "baechi.replicas.cluster.session",
+}
 """By public name, the module that has it: nothing is imported before it is used."""
 
 

@@ -139,7 +139,7 @@ class Gossip:
 
     def learned(self, arrays: Arrays, since: Arrays, now: float) -> Sequence[Envelope]:
         """Local steps took the model from `since` to `arrays`: one update more of its own."""
-        self._apply_due(now)
+        self.settle(now)
         scale = self.scale * self._weight
         if self._model is since and scale == 1.0:
             self._model = arrays
@@ -153,7 +153,7 @@ class Gossip:
 
     def tick(self, now: float, random: Random) -> Sequence[Envelope]:
         """Turn to one neighbour that is not left alone for a while."""
-        self._apply_due(now)
+        self.settle(now)
         for _ in range(_TRIES):
             to = self._choose(random, now)
             if to is None:
@@ -164,7 +164,7 @@ class Gossip:
 
     def receive(self, message: Message, now: float) -> Message | None:
         """Mix what came, answer what was asked."""
-        self._apply_due(now)
+        self.settle(now)
         sender, snapshot = message.sender, message.snapshot
         self._backoff.pop(sender, None)
         sent = self._asked.pop(sender, None) if message.kind == "give" else None
@@ -239,7 +239,8 @@ class Gossip:
         else:
             self._mix(snapshot, against)
 
-    def _apply_due(self, now: float) -> None:
+    def settle(self, now: float) -> None:
+        """Mix in what was delayed until now."""
         while self._waiting and self._waiting[0][0] <= now:
             _, snapshot, against = self._waiting.pop(0)
             self._mix(snapshot, against)

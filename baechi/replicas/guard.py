@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,10 +11,43 @@ from baechi.replicas.peer import Arrays, Snapshot
 
 __all__ = ["REASONS", "Guard"]
 
+_WINDOW = 64
+
 REASONS = ("dropped", "shape", "not finite", "replayed", "stale", "too far")
 """Why a message has no effect: it did not come, its arrays are not like the receiver's, hold NaN or infinity, it came
-before or is older than one that came, its model misses too much of what the receiver learned, it is further from the
+before or is of an earlier life, its model misses too much of what the receiver learned, it is further from the
 receiver's model than allowed."""
+
+
+class _Window(NamedTuple):
+    """Which of a peer's last messages came: two that overtake each other are both sound.
+
+    Attributes:
+        incarnation: the newest life of the peer.
+        serial: of its newest message.
+        bits: the lowest is for that one, the next for the one before it, and so on.
+    """
+
+    incarnation: int = -1
+    serial: int = -1
+    bits: int = 0
+
+    def has(self, snapshot: Snapshot) -> bool:
+        """Whether a message came before, or is too old to tell."""
+        if snapshot.incarnation != self.incarnation:
+            return snapshot.incarnation < self.incarnation
+        behind = self.serial - snapshot.serial
+        return behind >= _WINDOW or (behind >= 0 and bool(self.bits >> behind & 1))
+
+    def with_one(self, snapshot: Snapshot) -> "_Window":
+        """The same with a message more."""
+        if snapshot.incarnation != self.incarnation:
+            return _Window(snapshot.incarnation, snapshot.serial, 1)
+        ahead = snapshot.serial - self.serial
+        if ahead <= 0:
+            return self._replace(bits=self.bits | 1 << -ahead)
+        bits = (self.bits << ahead | 1) & ((1 << _WINDOW) - 1) if ahead < _WINDOW else 1
+        return _Window(self.incarnation, snapshot.serial, bits)
 
 
 @dataclass
@@ -42,7 +76,7 @@ class Guard:
     max_distance: float | None = None
     refused: Counter[str] = field(default_factory=Counter)
     by_peer: dict[int, Counter[str]] = field(default_factory=dict)
-    _newest: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _seen: dict[int, "_Window"] = field(default_factory=dict)
 
     @classmethod
     def of(cls, arrays: Arrays, *, max_staleness: int | None = None, max_distance: float | None = None) -> "Guard":
@@ -61,7 +95,7 @@ class Guard:
         """
         why = self._fault(snapshot, own, peer, version)
         if why is None:
-            self._newest[snapshot.peer] = (snapshot.incarnation, snapshot.serial)
+            self._seen[snapshot.peer] = self._seen.get(snapshot.peer, _Window()).with_one(snapshot)
         else:
             self.count(snapshot.peer, why)
         return why
@@ -72,7 +106,7 @@ class Guard:
         self.by_peer.setdefault(sender, Counter())[why] += 1
 
     def _fault(self, snapshot: Snapshot, own: Arrays, peer: int, version: int) -> str | None:
-        if (snapshot.incarnation, snapshot.serial) <= self._newest.get(snapshot.peer, (-1, -1)):
+        if self._seen.get(snapshot.peer, _Window()).has(snapshot):
             return "replayed"
         arrays = snapshot.arrays
         alike = len(arrays) == len(self.shapes) and all(

@@ -173,6 +173,16 @@ class Executor:
             total[self.plan.device[self.program.parameters[name]]] += nbytes
         return total
 
+    @property
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """The parameters, by name; not copies."""
+        return {name: self._value(op) for name, op in self.program.parameters.items()}
+
+    @property
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """The buffers, by name; not copies."""
+        return {name: self._value(op) for name, op in self.program.buffers.items()}
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Parameters and buffers under the module's names, tied names included; tensors are copies."""
         program = self.program

@@ -2,9 +2,11 @@
 
 from types import ModuleType
 
+from baechi.cli.replicas import run
+
 __all__ = ["COMMANDS", "DEFAULT"]
 
-COMMANDS: tuple[ModuleType, ...] = ()
+COMMANDS: tuple[ModuleType, ...] = (run,)
 """What `baechi replicas WHAT` can be."""
 
 DEFAULT = "run"

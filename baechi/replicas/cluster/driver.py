@@ -1,0 +1,294 @@
+"""Starts the replicas of a run, brings back those that die, and says how they are."""
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from baechi.errors import BaechiError
+from baechi.replicas.cluster.actors import ReplicaActor, WorkerActor
+from baechi.replicas.cluster.body import Body, Ended
+from baechi.replicas.cluster.embedded import cluster
+from baechi.replicas.cluster.hub import HubOptions
+from baechi.replicas.cluster.session import Session
+from baechi.replicas.peer import Arrays
+
+__all__ = ["Driver", "Outcome", "RunOptions", "Statuses", "default_threads"]
+
+_POLL_SECONDS = 0.5
+_STATUS_PATIENCE_SECONDS = 5.0
+_START_PATIENCE_SECONDS = 120.0
+_CALLS_AT_ONCE = 16
+_SOME_CORE = 0.001  # on one's own machine replicas share the cores, however many they are
+
+Statuses = Mapping[int, Mapping[str, Any]]
+"""By replica, what `Hub.status` gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Of a run of replicas.
+
+    Attributes:
+        hub: how many there are and how they mix.
+        every: steps from one update, which others see, to the next.
+        buffers: whether floating-point buffers are mixed.
+        checkpoint: directory of checkpoints; none when empty.
+        checkpoint_every: steps from one to the next.
+        resume: whether to go on from the newest ones.
+        address: of a Ray cluster; None for one on this machine, for as long as the run takes.
+        run: a name; replicas of the same name on one cluster find each other.
+        restarts: how often each replica is brought back.
+    """
+
+    hub: HubOptions
+    every: int = 1
+    buffers: bool = False
+    checkpoint: str = ""
+    checkpoint_every: int = 100
+    resume: bool = False
+    address: str | None = None
+    run: str = "run"
+    restarts: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        statuses: of each replica at its end.
+        ended: how each ended.
+        restarts: how often each was brought back.
+        models: of each, at its end.
+        seconds: of the whole.
+    """
+
+    statuses: Statuses
+    ended: Mapping[int, Ended]
+    restarts: Mapping[int, int]
+    models: Mapping[int, Arrays]
+    seconds: float
+
+
+@dataclass
+class _Replica:
+    hub: Any
+    workers: list[Any]
+    tasks: dict[Any, int] = field(default_factory=dict)
+    incarnation: int = 0
+    ended: Ended | None = None
+
+
+class Driver:
+    """Replicas while they run; a context manager.
+
+    Args:
+        options: of the run.
+        body: what each worker does.
+
+    Raises:
+        BaechiError: B805 without Ray, B806 when its cluster cannot be reached.
+    """
+
+    def __init__(self, options: RunOptions, body: Body) -> None:
+        self._options, self._body = options, body
+        self._replicas: dict[int, _Replica] = {}
+        self._statuses: dict[int, Mapping[str, Any]] = {}
+        self._began = time.monotonic()
+        self._ray: Any = None
+        self._open: Any = None
+
+    def __enter__(self) -> Self:
+        count = self._options.hub.count
+        self._open = cluster(self._options.address)
+        self._ray = self._open.__enter__()
+        try:
+            with self._explained():
+                taken = self._members()
+                joining = bool(taken)
+                free = (i for i in itertools.count() if i not in taken)
+                for index in itertools.islice(free, count):
+                    self._replicas[index] = self._spawn(index, 0, joining)
+                self._introduce(*self._replicas)
+                for index in tuple(self._replicas):
+                    self._send_off(index, joining)
+        except BaseException:
+            self._open.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(None, None, None)
+
+    def add(self) -> int:
+        """Start one replica more; it begins with the model of one that runs. Returns its number."""
+        index = max(self._members(), default=-1) + 1
+        with self._explained():
+            self._replicas[index] = self._spawn(index, 0, True)
+            self._introduce(index)
+            self._send_off(index, True)
+        return index
+
+    def statuses(self) -> Statuses:
+        """How all are now; the last that is known of one that does not answer."""
+        asked = {replica.hub.status.remote(): index for index, replica in self._replicas.items()}
+        ready, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=_STATUS_PATIENCE_SECONDS)
+        for ref in ready:
+            with suppress(self._ray.exceptions.RayError):
+                self._statuses[asked[ref]] = self._ray.get(ref)
+        return dict(self._statuses)
+
+    def wait(self, show: Callable[[Statuses], None] = lambda statuses: None) -> Outcome:
+        """Wait until all have ended; `show` is called now and then.
+
+        Raises:
+            BaechiError: B807 when none came to its end.
+        """
+        while any(replica.ended is None for replica in self._replicas.values()):
+            self.poll()
+            show(self.statuses())
+        statuses = self.statuses()
+        models = {i: m for i, r in self._replicas.items() if (m := self._model(r)) is not None}
+        ended = {i: r.ended for i, r in self._replicas.items() if r.ended is not None}
+        faults = {i: e for i, e in ended.items() if e.code}
+        if faults and len(faults) == len(ended):
+            index, first = next(iter(faults.items()))
+            raise BaechiError(first.code, f"replica {index}: {first.what}", help=first.help)
+        restarts = {i: r.incarnation for i, r in self._replicas.items()}
+        return Outcome(statuses, ended, restarts, models, time.monotonic() - self._began)
+
+    def poll(self) -> None:
+        """Look once whether a replica has ended or died, and bring back what died."""
+        tasks = [task for replica in self._replicas.values() for task in replica.tasks]
+        if not tasks:
+            time.sleep(_POLL_SECONDS)
+            return
+        ready, _ = self._ray.wait(tasks, num_returns=1, timeout=_POLL_SECONDS)
+        for task in ready:
+            index = next(i for i, replica in self._replicas.items() if task in replica.tasks)
+            self._settle(index, task)
+
+    def call(self, index: int, method: str, *arguments: Any) -> Any:
+        """Ask a replica's process something, by the name of a method of `ReplicaActor`."""
+        return self._ray.get(getattr(self._replicas[index].hub, method).remote(*arguments))
+
+    def _settle(self, index: int, task: Any) -> None:
+        replica = self._replicas[index]
+        try:
+            ended: Ended = self._ray.get(task)
+        except self._ray.exceptions.RayActorError:
+            return self._revive(index)
+        except self._ray.exceptions.RayError as error:
+            ended = Ended("B807", str(error).splitlines()[0])
+        del replica.tasks[task]
+        if ended.code or not replica.tasks:
+            replica.ended = ended
+            replica.tasks.clear()
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.get(replica.hub.rest.remote(), timeout=_STATUS_PATIENCE_SECONDS)
+
+    def _revive(self, index: int) -> None:
+        """A process of a replica is gone: the rest of it goes too, and it comes back with the model of another."""
+        replica = self._replicas[index]
+        for actor in (replica.hub, *replica.workers):
+            with suppress(Exception):
+                self._ray.kill(actor)
+        if replica.incarnation >= self._options.restarts:
+            replica.ended = Ended("B808", f"it died {replica.incarnation + 1} times", "see what killed it")
+            replica.tasks.clear()
+            return
+        others = any(i != index for i in self._members())
+        self._replicas[index] = self._spawn(index, replica.incarnation + 1, others)
+        self._introduce(index)
+        self._send_off(index, others)
+
+    def _spawn(self, index: int, incarnation: int, joining: bool) -> _Replica:
+        ray, hub = self._ray, self._options.hub
+        name = f"{self._options.run}:{index}:{incarnation}"
+        cores = 1.0 if self._options.address else _SOME_CORE
+        made = ray.remote(max_concurrency=_CALLS_AT_ONCE, num_cpus=cores, name=name, max_restarts=0)(ReplicaActor)
+        gang = []
+        if hub.shares > 1:
+            placed = ray.util.placement_group([{"CPU": cores}] * hub.shares, strategy="PACK")
+            strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(placed)
+            worker = ray.remote(num_cpus=cores, scheduling_strategy=strategy)(WorkerActor)
+            gang = [worker.remote() for _ in range(hub.shares)]
+        return _Replica(made.remote(index, hub, incarnation, joining), gang, incarnation=incarnation)
+
+    def _send_off(self, index: int, joining: bool) -> None:
+        options, replica = self._options, self._replicas[index]
+        sessions = [
+            Session(
+                index,
+                options.hub.count,
+                rank,
+                options.hub.shares,
+                None,
+                options.every,
+                options.buffers,
+                str(Path(options.checkpoint) / f"replica-{index}") if options.checkpoint else "",
+                options.checkpoint_every,
+                options.resume or joining or replica.incarnation > 0,
+            )
+            for rank in range(options.hub.shares)
+        ]
+        if not replica.workers:
+            replica.tasks = {replica.hub.train.remote(sessions[0], self._body): 0}
+            return
+        address = self._ray.get(replica.workers[0].address.remote())
+        replica.tasks = {
+            worker.train.remote(session, self._body, replica.hub, address): session.rank
+            for worker, session in zip(replica.workers, sessions, strict=True)
+        }
+
+    def _introduce(self, *fresh: int) -> None:
+        """Everybody knows everybody, those that another driver started too; waits for those that are new."""
+        members = self._members()
+        heard = {index: actor.meet.remote(members) for index, actor in members.items()}
+        waited = [heard[index] for index in fresh]
+        ready, late = self._ray.wait(waited, num_returns=len(waited), timeout=_START_PATIENCE_SECONDS)
+        if late:
+            what = f"{len(late)} of {len(waited)} replicas did not start in {_START_PATIENCE_SECONDS:.0f} s"
+            raise BaechiError("B806", what, help="has the cluster a free core for each?")
+        self._ray.get(ready)
+
+    def _members(self) -> dict[int, Any]:
+        """By number, the newest life of each replica of this name on the cluster."""
+        found: dict[int, Any] = {}
+        lives: dict[int, int] = {}
+        for name in self._ray.util.list_named_actors():
+            run, _, rest = name.rpartition(":")[0].rpartition(":")
+            life = name.rpartition(":")[2]
+            if run == self._options.run and int(life) >= lives.get(int(rest), 0):
+                with suppress(ValueError):
+                    found[int(rest)], lives[int(rest)] = self._ray.get_actor(name), int(life)
+        for index, replica in self._replicas.items():
+            found[index] = replica.hub
+        return dict(sorted(found.items()))
+
+    def _model(self, replica: _Replica) -> Arrays | None:
+        with suppress(self._ray.exceptions.RayError):
+            model: Arrays | None = self._ray.get(replica.hub.model.remote(), timeout=_STATUS_PATIENCE_SECONDS)
+            return model
+        return None
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except self._ray.exceptions.RayError as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BaechiError("B806", f"a replica did not start: {first}", help="see the logs in /tmp/ray") from error
+
+
+def default_threads(processes: int) -> int:
+    """Threads of torch in each of so many processes on this machine."""
+    return max(1, (os.cpu_count() or 1) // max(1, processes))

@@ -1,0 +1,348 @@
+"""What holds a replica's gossip: its peer, the thread that mixes, and where its workers hand in what they learned.
+
+A placed replica may have several workers, each with its share of the model. All are given what others taught the
+replica at the same step boundary: what came until the first of them reaches it. So no worker ever computes with another
+version than its fellows, and training waits for nobody.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, TypeVar
+
+import numpy as np
+
+from baechi.errors import BaechiError
+from baechi.replicas.gossip import Gossip, GossipOptions
+from baechi.replicas.peer import Arrays, Envelope, Message
+from baechi.replicas.topology import parse_topology
+
+__all__ = ["Call", "Hub", "HubOptions", "Lost", "version_ages"]
+
+_T = TypeVar("_T")
+
+_JOIN_POLL_SECONDS = 0.2
+_JOIN_PATIENCE_SECONDS = 60.0
+_LEAST_PATIENCE_SECONDS = 2.0
+_PATIENCE_ROUND_TRIPS = 8.0
+_KEPT_DELAYS = 2_000
+
+
+class Lost(Exception):
+    """A peer did not answer."""
+
+
+Call = Callable[[int, Message, float], Message | None]
+"""Tells a peer something and returns its answer; raises `Lost` when there is none after so many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubOptions:
+    """Of all hubs of a run.
+
+    Attributes:
+        count: replicas at the start.
+        shares: workers of each.
+        gossip: how peers mix.
+        topology: who is whose neighbour.
+        capacity: exchanges a second that a replica begins, on average.
+        seed: of the choices of all.
+    """
+
+    count: int
+    shares: int = 1
+    gossip: GossipOptions = field(default_factory=GossipOptions)
+    topology: str = "complete"
+    capacity: float = 5.0
+    seed: int = 0
+
+
+class Hub:
+    """One replica's gossip.
+
+    Args:
+        peer: which replica.
+        options: of the run.
+        call: reaches the others.
+        incarnation: one more after each restart.
+        joining: whether the model is to be that of a running replica.
+    """
+
+    def __init__(
+        self, peer: int, options: HubOptions, call: Call, *, incarnation: int = 0, joining: bool = False
+    ) -> None:
+        self.peer, self.options, self.incarnation = peer, options, incarnation
+        self._call, self._joining = call, joining
+        self._random = Random(f"{options.seed}/{peer}/{incarnation}")
+        self._lock = threading.Condition()
+        self._members: tuple[int, ...] = tuple(range(options.count))
+        self._gossip: Gossip | None = None
+        self._entered: dict[int, Arrays] = {}
+        self._held: Arrays = ()
+        self._mixed: Arrays | None = None
+        self._handout: dict[int, Arrays | None] = {}
+        self._arrived: dict[int, dict[int, Arrays]] = {}
+        self._stopped = threading.Event()
+        self._delays: list[float] = []
+        self._round_trip = 0.0
+        self._history = _History()
+
+    def meet(self, members: Sequence[int]) -> None:
+        """Who is there now."""
+        with self._lock:
+            self._members = tuple(members)
+
+    def enter(self, rank: int, arrays: Arrays) -> Arrays | None:
+        """A worker has its share of the model; returns what it is to begin with instead, if anything.
+
+        Raises:
+            BaechiError: B803 when a replica that joins others finds none that gives it a model.
+        """
+        with self._lock:
+            self._entered[rank] = arrays
+            if len(self._entered) == self.options.shares:
+                self._begin()
+            if not self._lock.wait_for(lambda: self._gossip is not None, _JOIN_PATIENCE_SECONDS):
+                raise BaechiError("B803", f"not all {self.options.shares} workers of replica {self.peer} came")
+            gossip = self._peer()
+            if not self._joining:
+                return None
+            if not self._lock.wait_for(lambda: not gossip.joining, _JOIN_PATIENCE_SECONDS):
+                what = f"replica {self.peer} found nobody to take a model from in {_JOIN_PATIENCE_SECONDS:.0f} s"
+                raise BaechiError("B803", what, help="is another replica running?")
+            self._held = gossip.arrays
+            return self._share(gossip.arrays, rank)
+
+    def boundary(self, rank: int, step: int, arrays: Arrays, loss: float | None) -> Arrays | None:
+        """A worker is between two steps.
+
+        Args:
+            rank: the worker.
+            step: how many it has made.
+            arrays: its share after them; nobody writes to them any more.
+            loss: of the last one, where this worker has it.
+
+        Returns:
+            Its share with what others taught, or None when that is nothing.
+        """
+        with self._lock:
+            gossip = self._peer()
+            if loss is not None:
+                self._history.losses.append((step, loss))
+            self._track(lambda: gossip.settle(time.monotonic()))
+            if step not in self._handout:
+                self._handout[step], self._mixed = self._mixed, None
+                self._arrived[step] = {}
+            handout = self._handout[step]
+            self._arrived[step][rank] = arrays
+            taught = None if handout is None else self._share(handout, rank)
+            if len(self._arrived[step]) == self.options.shares:
+                self._complete(gossip, step)
+                if self.options.shares == 1 and handout is not None:
+                    return self._held
+        return None if taught is None else _sum(arrays, taught)
+
+    def receive(self, message: Message) -> Message | None:
+        """Another replica says something; None before this one has a model."""
+        with self._lock:
+            if self._gossip is None:
+                return None
+            return self._hear(message)
+
+    def start(self) -> None:
+        """Begin to mix."""
+        threading.Thread(target=self._mix_forever, name=f"mix-{self.peer}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Mix no more; answers go on."""
+        self._stopped.set()
+
+    def model(self) -> Arrays | None:
+        """The model now; None before there is one."""
+        with self._lock:
+            return None if self._gossip is None else self._gossip.arrays
+
+    def status(self) -> dict[str, Any]:
+        """What a table shows: plain data."""
+        with self._lock:
+            gossip, history = self._gossip, self._history
+            now = time.monotonic()
+            return {
+                "peer": self.peer,
+                "incarnation": self.incarnation,
+                "steps": history.steps,
+                "rate": history.rate,
+                "losses": list(history.losses),
+                "version": gossip.version if gossip else 0,
+                "reflects": dict(gossip.reflects) if gossip else {},
+                "mixed": gossip.mixed if gossip else 0,
+                "refused": dict(gossip.guard.refused) if gossip else {},
+                "refused_by_peer": {p: dict(c) for p, c in gossip.guard.by_peer.items()} if gossip else {},
+                "ignored": gossip.ignored(now) if gossip else {},
+                "apart": history.apart,
+                "exchange_rate": history.exchange_rate,
+                "delays_seconds": list(self._delays),
+            }
+
+    def _begin(self) -> None:
+        shares = [self._entered[rank] for rank in range(self.options.shares)]
+        start: Arrays = tuple(a for share in shares for a in share)
+        near = self._neighbours()
+
+        def choose(random: Random, now: float) -> int | None:
+            others = [i for i in self._members if i != self.peer and (near is None or i in near)]
+            return random.choice(others) if others else None
+
+        self._held = start
+        self._gossip = Gossip(
+            self.peer,
+            start,
+            self.options.gossip,
+            choose=choose,
+            incarnation=self.incarnation,
+            joining=self._joining,
+        )
+        self._lock.notify_all()
+
+    def _neighbours(self) -> frozenset[int] | None:
+        """Whom this replica talks to; None for everybody, as one does that came later than the topology was made."""
+        options = self.options
+        if options.topology == "complete" or not self.peer < options.count > 1:
+            return None
+        return frozenset(parse_topology(options.topology, options.count, options.seed).neighbours(self.peer))
+
+    def _peer(self) -> Gossip:
+        if self._gossip is None:
+            raise BaechiError("B803", f"replica {self.peer} has no model yet", help="call join() before step()")
+        return self._gossip
+
+    def _share(self, arrays: Arrays, rank: int) -> Arrays:
+        first = sum(len(self._entered[r]) for r in range(rank))
+        return arrays[first : first + len(self._entered[rank])]
+
+    def _complete(self, gossip: Gossip, step: int) -> None:
+        """All workers are past a boundary: their shares are one model of one version."""
+        shares, handout = self._arrived.pop(step), self._handout.pop(step)
+        whole: Arrays = tuple(a for rank in range(self.options.shares) for a in shares[rank])
+        now = time.monotonic()
+        gossip.learned(whole, self._held, now)
+        if handout is None:
+            self._held = whole
+        elif self.options.shares == 1:
+            self._held = gossip.arrays
+        else:
+            self._held = _sum(whole, handout)
+        self._history.add(step, now)
+
+    def _hear(self, message: Message) -> Message | None:
+        gossip = self._peer()
+        if gossip.joining:
+            answer = gossip.receive(message, time.monotonic())
+            self._lock.notify_all()
+            return answer
+        return self._track(lambda: gossip.receive(message, time.monotonic()))
+
+    def _track(self, act: Callable[[], _T]) -> _T:
+        """Do what may change the model, and note the change: the workers get it at their next boundary."""
+        gossip = self._peer()
+        before = gossip.arrays
+        done = act()
+        after = gossip.arrays
+        if after is not before:
+            change = tuple(np.subtract(a, b, dtype=a.dtype) for a, b in zip(after, before, strict=True))
+            self._mixed = change if self._mixed is None else _sum(self._mixed, change)
+            self._history.apart = _norm(change) / (_norm(after) or 1.0)
+        return done
+
+    def _turn(self) -> Sequence[Envelope]:
+        gossip = self._gossip
+        if gossip is None:
+            return ()
+        now = time.monotonic()
+        self._track(lambda: gossip.settle(now))
+        return gossip.tick(now, self._random)
+
+    def _mix_forever(self) -> None:
+        while not self._stopped.wait(self._pause()):
+            with self._lock:
+                envelopes = self._turn()
+            for envelope in envelopes:
+                self._exchange(envelope)
+
+    def _pause(self) -> float:
+        if self._gossip is not None and self._gossip.joining:
+            return _JOIN_POLL_SECONDS
+        return self._random.expovariate(self.options.capacity) if self.options.capacity > 0 else math.inf
+
+    def _exchange(self, envelope: Envelope) -> None:
+        began = time.monotonic()
+        patience = max(_LEAST_PATIENCE_SECONDS, _PATIENCE_ROUND_TRIPS * self._round_trip)
+        try:
+            answer = self._call(envelope.to, envelope.message, patience)
+        except Lost:
+            with self._lock:
+                self._peer().lost(envelope.to, time.monotonic())
+            return
+        took = time.monotonic() - began
+        with self._lock:
+            self._history.exchanges += 1
+            self._round_trip = took if not self._delays else 0.8 * self._round_trip + 0.2 * took
+            self._delays = [*self._delays[-_KEPT_DELAYS:], took]
+            if answer is None:
+                self._peer().delivered(envelope.to, time.monotonic())
+            else:
+                self._hear(answer)
+
+
+@dataclass
+class _History:
+    """Steps and losses of a replica."""
+
+    steps: int = 0
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    apart: float = 0.0
+    exchanges: int = 0
+    _began: tuple[int, float] | None = None
+    _last: float = 0.0
+
+    def add(self, step: int, now: float) -> None:
+        self.steps, self._last = step, now
+        if self._began is None:
+            self._began = (step, now)
+
+    @property
+    def rate(self) -> float:
+        """Steps a second since the first."""
+        if self._began is None or self._last <= self._began[1]:
+            return 0.0
+        return (self.steps - self._began[0]) / (self._last - self._began[1])
+
+    @property
+    def exchange_rate(self) -> float:
+        """Exchanges a second since the first step."""
+        return 0.0 if self._began is None else self.exchanges / max(time.monotonic() - self._began[1], 1e-9)
+
+
+def _sum(left: Arrays, right: Arrays) -> Arrays:
+    return tuple(np.add(a, b, dtype=a.dtype) for a, b in zip(left, right, strict=True))
+
+
+def _norm(arrays: Arrays) -> float:
+    return math.sqrt(sum(float(np.vdot(a, a)) for a in arrays))
+
+
+def version_ages(statuses: Mapping[int, Mapping[str, Any]]) -> dict[int, float]:
+    """By replica, how many of its updates the others' models miss on average.
+
+    Example:
+        >>> version_ages({0: {"version": 5, "reflects": {0: 5}}, 1: {"version": 3, "reflects": {0: 4, 1: 3}}})
+        {0: 1.0, 1: 3.0}
+    """
+    return {
+        i: sum(max(0, status["version"] - other["reflects"].get(i, 0)) for j, other in statuses.items() if j != i)
+        / max(1, len(statuses) - 1)
+        for i, status in statuses.items()
+    }

@@ -1,0 +1,138 @@
+"""What a run of replicas came to, as data and as text."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from baechi.replicas.cluster.hub import version_ages
+from baechi.report.layout import table
+from baechi.units import format_seconds
+
+if TYPE_CHECKING:
+    from baechi.replicas.cluster.driver import Outcome, RunOptions, Statuses
+
+__all__ = ["age_law", "outcome_data", "outcome_text", "status_text"]
+
+_LAST = 20
+
+
+def age_law(count: int, update_rate: float, exchange_rate: float, mixing: str) -> float | None:
+    """The version age to expect when all talk to all: mu H_(n-1) / lambda.
+
+    In a symmetric exchange news goes both ways, which doubles lambda.
+
+    Args:
+        count: of replicas.
+        update_rate: updates a second of one.
+        exchange_rate: exchanges a second that one begins.
+        mixing: how they mix.
+
+    Returns:
+        Updates; None when nothing is exchanged.
+
+    Example:
+        >>> age_law(3, 10.0, 5.0, "pull")
+        3.0
+    """
+    if exchange_rate <= 0 or count < 2:
+        return None
+    harmonic = sum(1 / k for k in range(1, count))
+    return update_rate * harmonic / (exchange_rate * (2 if mixing == "symmetric" else 1))
+
+
+def outcome_data(outcome: "Outcome", options: "RunOptions") -> dict[str, Any]:
+    """What happened, as plain data."""
+    ages = version_ages(outcome.statuses)
+    rows = []
+    for index, status in sorted(outcome.statuses.items()):
+        ended = outcome.ended.get(index)
+        rows.append(
+            {
+                "replica": index,
+                **_row(status, ages[index], options),
+                "losses": status["losses"],
+                "refused": status["refused"],
+                "refused_by_peer": {str(peer): why for peer, why in status["refused_by_peer"].items()},
+                "restarts": outcome.restarts.get(index, 0),
+                "error": None if ended is None or not ended.code else f"error[{ended.code}]: {ended.what}",
+                "delays_seconds": status["delays_seconds"],
+            }
+        )
+    return {
+        "schema": "baechi/replicas-run/1",
+        "mixing": options.hub.gossip.mixing,
+        "topology": options.hub.topology,
+        "capacity": options.hub.capacity,
+        "every": options.every,
+        "seconds": outcome.seconds,
+        "delays_seconds": [d for status in outcome.statuses.values() for d in status["delays_seconds"]],
+        "replicas": rows,
+    }
+
+
+def _row(status: Mapping[str, Any], age: float, options: "RunOptions") -> dict[str, Any]:
+    losses = [loss for _, loss in status["losses"]]
+    rate = status["rate"] / options.every
+    return {
+        "steps": status["steps"],
+        "steps_per_second": status["rate"],
+        "first_loss": losses[0] if losses else None,
+        "loss": sum(losses[-_LAST:]) / len(losses[-_LAST:]) if losses else None,
+        "version": status["version"],
+        "version_age": age,
+        "law": age_law(options.hub.count, rate, status["exchange_rate"], options.hub.gossip.mixing),
+        "exchanges": status["mixed"],
+        "apart": status["apart"],
+    }
+
+
+def outcome_text(data: Mapping[str, Any]) -> str:
+    """What happened, for people."""
+    rows = data["replicas"]
+    delays = sorted(data["delays_seconds"])
+    lines = [
+        f"replicas    {len(rows)}, {data['mixing']} mixing, {data['topology']}, {data['capacity']:g} exchanges a second",
+        f"took        {format_seconds(data['seconds'])}",
+    ]
+    if delays:
+        lines.append(f"exchange    {format_seconds(delays[len(delays) // 2])} there and back, median of {len(delays)}")
+    lines += ["", *table([_HEADER, *map(_cells, rows)], _ALIGN)]
+    for row in rows:
+        if row["error"]:
+            lines.append(f"replica {row['replica']}: {row['error']}")
+        elif row["restarts"]:
+            lines.append(f"replica {row['replica']} died and came back {row['restarts']} times")
+    return "\n".join(lines)
+
+
+_HEADER = ("replica", "steps", "steps/s", "loss", "age", "law", "exchanges", "apart", "refused")
+_ALIGN = ">>>>>>>><"
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    refused = ", ".join(f"{count} {why}" for why, count in sorted(row["refused"].items()))
+    loss = "" if row["loss"] is None else f"{row['loss']:.4f}"
+    law = "" if row["law"] is None else f"{row['law']:.1f}"
+    return (
+        str(row["replica"]),
+        f"{row['steps']:,}",
+        f"{row['steps_per_second']:.1f}",
+        loss,
+        f"{row['version_age']:.1f}",
+        law,
+        f"{row['exchanges']:,}",
+        f"{row['apart']:.1%}",
+        refused,
+    )
+
+
+def status_text(statuses: "Statuses", options: "RunOptions") -> str:
+    """The live table."""
+    ages = version_ages(statuses)
+    rows = [
+        {"replica": index, **_row(status, ages[index], options), "refused": status["refused"]}
+        for index, status in sorted(statuses.items())
+    ]
+    lines = [*table([_HEADER, *map(_cells, rows)], _ALIGN)]
+    for index, status in sorted(statuses.items()):
+        lines += [f"replica {index} leaves {peer} alone: {why}" for peer, why in status["ignored"].items()]
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""The options of a run from flags and a TOML file."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from baechi.document import load_toml
+from baechi.errors import BaechiError
+from baechi.replicas.cluster.driver import RunOptions
+from baechi.replicas.cluster.hub import HubOptions
+from baechi.replicas.gossip import GossipOptions
+
+__all__ = ["run_options"]
+
+_HUB = {"replicas": "count", "devices": "shares", "topology": "topology", "capacity": "capacity", "seed": "seed"}
+_DEFAULT_REPLICAS = 2
+
+
+def run_options(path: str | None = None, flags: Mapping[str, Any] | None = None) -> RunOptions:
+    """Read the options of a run.
+
+    Args:
+        path: of a TOML file with options by their flags' names, with dashes or without.
+        flags: over those of the file. What is no option of a run or of gossip is one of the aggregation rule.
+
+    Raises:
+        BaechiError: B110 when there is no such file, B801 on what makes no sense.
+
+    Example:
+        >>> options = run_options(flags={"replicas": 4, "mixing": "pull", "rule": "krum", "f": 1})
+        >>> options.hub.count, options.hub.gossip.rule_options
+        (4, {'f': 1})
+    """
+    given = {**_read(path), **(flags or {})}
+    hub = {name: given.pop(flag) for flag, name in _HUB.items() if flag in given}
+    run = {f.name: given.pop(f.name) for f in fields(RunOptions) if f.name in given}
+    gossip = {f.name: given.pop(f.name) for f in fields(GossipOptions) if f.name in given}
+    if given and not gossip.get("rule"):
+        known = sorted(
+            {*_HUB, *(f.name for kind in (RunOptions, GossipOptions) for f in fields(kind))} - {"hub", "gossip"}
+        )
+        raise BaechiError("B801", f"replicas have no option '{next(iter(given))}'", help="one of: " + ", ".join(known))
+    hub.setdefault("count", _DEFAULT_REPLICAS)
+    _check(hub)
+    rule_options = {**gossip.pop("rule_options", {}), **given}
+    try:
+        return RunOptions(HubOptions(**hub, gossip=GossipOptions(**gossip, rule_options=rule_options)), **run)
+    except TypeError as error:
+        raise BaechiError("B801", f"an option has a value of the wrong type: {error}") from None
+
+
+def _check(hub: Mapping[str, Any]) -> None:
+    for name, least in (("count", 1), ("shares", 1), ("capacity", 0)):
+        value = hub.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
+            raise BaechiError("B801", f"{name} is {value!r}", help=f"a number from {least} on")
+    if hub.get("topology", "complete") != "complete" and hub["count"] > 1:
+        from baechi.replicas.topology import parse_topology
+
+        parse_topology(hub["topology"], hub["count"])
+
+
+def _read(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    return {
+        key.replace("-", "_"): value
+        for key, value in load_toml(path, "B801", missing="B110", malformed="B801").value.items()
+    }
