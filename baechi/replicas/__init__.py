@@ -3,9 +3,11 @@
 from importlib import import_module
 from typing import Any
 
-__all__: list[str] = []
+__all__: list[str] = ["problem"]
 
-_WHERE: dict[str, str] = {}
+_WHERE: dict[str, str] = {
+    "problem": "baechi.replicas.problems",
+}
 """By public name, the module that has it: nothing is imported before it is used."""
 
 
