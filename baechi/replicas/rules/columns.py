@@ -4,13 +4,13 @@ The network is Batcher's merge exchange (Knuth, The Art of Computer Programming,
 the comparators that do not matter for what is wanted of it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-__all__ = ["in_order", "nearest"]
+__all__ = ["added", "in_order", "nearest"]
 
 _FEW = 1 << 13
 _MANY_ROWS = 128
@@ -59,11 +59,19 @@ def nearest(rows: list[Tensor], centre: Tensor, b: int) -> Tensor:
         b: values left out; 2 b < m.
     """
     k = len(rows) - b
-    total = torch.stack(rows[b:k]).sum(0)
+    total = added(rows[b:k])
     for j in range(b):
         low, high = rows[j], rows[j + k]
         total += torch.where(centre - low > high - centre, high, low)
     return total / k
+
+
+def added(rows: Sequence[Tensor]) -> Tensor:
+    """The sum of some rows (w,)."""
+    total = rows[0].clone()
+    for row in rows[1:]:
+        total += row
+    return total
 
 
 @lru_cache(maxsize=256)

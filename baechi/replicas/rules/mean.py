@@ -1,5 +1,6 @@
 """The mean: what one hostile peer can move anywhere."""
 
+from baechi.replicas.rules.columns import added
 from baechi.replicas.rules.stack import Rows, Stack
 
 __all__ = ["mean"]
@@ -7,4 +8,4 @@ __all__ = ["mean"]
 
 def mean(stack: Stack) -> Rows:
     """The mean of the finite vectors."""
-    return stack.columns(lambda block: block.mean(0))
+    return stack.columns(lambda block: added(block.unbind(0)) / len(block))

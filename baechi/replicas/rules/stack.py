@@ -19,8 +19,10 @@ Vectors: TypeAlias = Tensor | Array | Iterable[Tensor | Array]
 Rows: TypeAlias = list[Tensor]
 """One vector, or several, in shards."""
 
-_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 25}
+_CPU_BLOCK, _CUDA_BLOCK = 1 << 19, 1 << 25
 """Numbers of a block: it fits a processor's cache, and is worth a kernel's launch."""
+_CPU_WIDTH = 24 << 10
+"""Columns of a block at most: below torch's grain of 32,768, where a row is not split among threads that then wait."""
 
 
 class Stack:
@@ -93,7 +95,7 @@ class Stack:
     def combination(self, weights: Array) -> Rows:
         """The sum of the kept vectors with some weights, (kept,); those with weight 0 are not touched."""
         used = np.flatnonzero(weights)
-        rows = torch.tensor([self.kept[i] for i in used], dtype=torch.int64)
+        rows = [self.kept[i] for i in used]
         shares = torch.from_numpy(np.asarray(weights, np.float64)[used])
         if len(used) == 1 and shares[0] == 1:
             return self.row(int(used[0]))
@@ -130,11 +132,11 @@ class Stack:
 
         Inner products are taken from there: from a hostile vector far away, the distances of the others would drown.
         """
-        squares = np.zeros(len(self))
+        squares = np.zeros(self.peers)
         for shard in self.shards():
-            for _, _, block in self._blocks(shard, _working(shard.dtype)):
-                squares += torch.linalg.vector_norm(block, dim=1).double().square().cpu().numpy()
-        return int(np.argsort(squares, kind="stable")[(len(self) - 1) // 2])
+            lengths = torch.linalg.vector_norm(shard, dim=1, dtype=_working(shard.dtype))
+            squares += lengths.double().square().cpu().numpy()
+        return int(np.argsort(squares[list(self.kept)], kind="stable")[(len(self) - 1) // 2])
 
     def squared_distances(self) -> Array:
         """(kept, kept) in float64: |u - v|^2, from one product of matrices for each block."""
@@ -171,25 +173,24 @@ class Stack:
                 what = f"shard {i}" if not self._single else "X"
                 raise BaechiError("B823", f"{what} has shape {tuple(shard.shape)}, not {expected}")
             finite = np.ones(len(shard), bool) if finite is None else finite
-            step = _width(shard, len(shard))
-            for begin in range(0, shard.shape[1] if len(shard) else 0, step):
-                low, high = torch.aminmax(shard[:, begin : begin + step], dim=1)
-                finite &= (torch.isfinite(low) & torch.isfinite(high)).cpu().numpy()
+            sums = torch.isfinite(shard.sum(1))  # NaN and infinities are not lost in a sum; all finite, it may overflow
+            for row in torch.nonzero(~sums).flatten().tolist():
+                finite[row] &= bool(torch.isfinite(shard[row]).all())
         return (0, np.zeros(0)) if finite is None else (len(finite), finite)
 
     def _blocks(
-        self, shard: Tensor, dtype: torch.dtype, rows: Tensor | None = None
+        self, shard: Tensor, dtype: torch.dtype, rows: Sequence[int] | None = None
     ) -> Iterator[tuple[int, int, Tensor]]:
         """Copies of the columns begin to end of the kept rows, or some of all; one at a time, in one place."""
-        chosen = torch.tensor(self.kept) if rows is None else rows
-        all_of_them, chosen = len(chosen) == self.peers, chosen.to(shard.device)
+        chosen = self.kept if rows is None else rows
         step = _width(shard, len(chosen))
         place = torch.empty(len(chosen) * min(step, shard.shape[1]), dtype=dtype, device=shard.device)
         for begin in range(0, shard.shape[1], step):
-            part = shard[:, begin : begin + step]
-            block = place[: len(chosen) * part.shape[1]].view(len(chosen), part.shape[1])
-            block.copy_(part if all_of_them else part[chosen])
-            yield begin, begin + part.shape[1], block
+            end = min(begin + step, shard.shape[1])
+            block = place[: len(chosen) * (end - begin)].view(len(chosen), end - begin)
+            for place_of, row in zip(block.unbind(0), chosen, strict=True):
+                place_of.copy_(shard[row, begin:end])
+            yield begin, end, block
 
 
 def as_tensor(x: Tensor | Array, what: str = "X") -> Tensor:
@@ -238,4 +239,6 @@ def _working(dtype: torch.dtype) -> torch.dtype:
 
 def _width(shard: Tensor, rows: int) -> int:
     """Columns of a block."""
-    return max(1, _BLOCK.get(shard.device.type, _BLOCK["cuda"]) // max(1, rows))
+    if shard.device.type == "cpu":
+        return max(1, min(_CPU_WIDTH, _CPU_BLOCK // max(1, rows)))
+    return max(1, _CUDA_BLOCK // max(1, rows))

@@ -1,9 +1,8 @@
 """The coordinate trimmed mean (Xie et al., Phocas, 1805.09682, definition of Trmean_b; Yin et al., 1803.01498)."""
 
-import torch
 from torch import Tensor
 
-from baechi.replicas.rules.columns import in_order
+from baechi.replicas.rules.columns import added, in_order
 from baechi.replicas.rules.stack import Rows, Stack
 
 __all__ = ["trimmed", "trimmed_mean"]
@@ -22,4 +21,4 @@ def trimmed_mean(stack: Stack, *, b: int) -> Rows:
 
 def trimmed(rows: list[Tensor], b: int) -> Tensor:
     """The mean of ranks b to m - b - 1."""
-    return torch.stack(rows[b : len(rows) - b]).mean(0)
+    return added(rows[b : len(rows) - b]) / (len(rows) - 2 * b)
