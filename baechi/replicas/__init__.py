@@ -3,11 +3,16 @@
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Replica", "join"]
+__all__ = [
+    "Replica",
+    "join",
+    "problem",
+]
 
 _WHERE = {
     "Replica": "baechi.replicas.cluster.session",
     "join": "baechi.replicas.cluster.session",
+    "problem": "baechi.replicas.problems",
 }
 """By public name, the module that has it: nothing is imported before it is used."""
 

@@ -1,0 +1,37 @@
+"""Centred clipping (Karimireddy et al., Learning from history for Byzantine robust optimization, ICML 2021)."""
+
+import numpy as np
+
+from baechi.errors import BaechiError
+from baechi.replicas.rules.stack import Rows, Stack, Vectors
+
+__all__ = ["centered_clipping"]
+
+
+def centered_clipping(stack: Stack, *, radius: float = 10.0, start: Vectors | None = None, iterations: int = 1) -> Rows:
+    """v + the mean of the vectors' ways from v, none longer than a radius; some times over.
+
+    Args:
+        stack: the vectors; those that are not finite have no say.
+        radius: tau of the paper: about what honest vectors differ by.
+        start: v at first, (d,), or shards of it: such as the last round's result; the zero vector when None.
+        iterations: how many times.
+
+    Raises:
+        BaechiError: B822 when an option is out of its range, B823 when the start does not fit the vectors.
+    """
+    if not radius > 0 or iterations < 1:
+        what = f"rule 'centered-clipping': radius {radius:g}, {iterations} iterations"
+        raise BaechiError("B822", what, help="a positive radius, and at least 1")
+    origin = None if start is None else stack.fitting(start, "start")
+    gram = stack.products(origin)
+    weights = np.zeros(len(stack))
+    for _ in range(iterations):
+        product = gram @ weights
+        away = np.sqrt(np.maximum(weights @ product - 2 * product + np.diagonal(gram), 0.0))
+        shares = np.minimum(1.0, radius / np.maximum(away, radius)) / len(stack)
+        weights = weights * (1 - shares.sum()) + shares
+    moved = stack.combination(weights)
+    if origin is None:
+        return moved
+    return [part + (1 - float(weights.sum())) * begin.to(part) for part, begin in zip(moved, origin, strict=True)]
