@@ -205,7 +205,7 @@ def simulate_ages(
     Example:
         >>> from baechi.replicas.topology import parse_topology
         >>> gossip = AgeModel(parse_topology("complete", 8))
-        >>> round(simulate_ages(gossip, 2000.0).mean_staleness, 1)
+        >>> round(simulate_ages(gossip, 20_000.0).mean_staleness, 1)
         2.6
     """
     n = gossip.topology.peers

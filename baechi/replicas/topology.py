@@ -13,6 +13,7 @@ from baechi.errors import BaechiError
 
 __all__ = [
     "TOPOLOGIES",
+    "Chooser",
     "Topology",
     "mixing_matrix",
     "mixing_warning",
@@ -77,6 +78,25 @@ class Topology:
             return int(self.targets[random.randrange(int(self.starts[peer]), int(self.starts[peer + 1]))])
         other = random.randrange(self.peers - 1)
         return other + (other >= peer)
+
+
+class Chooser:
+    """Picks a peer's neighbours one after the other; for `baechi.replicas.gossip.Gossip`.
+
+    Args:
+        topology: of all peers.
+        peer: whose neighbours.
+    """
+
+    __slots__ = ("peer", "topology", "turn")
+
+    def __init__(self, topology: Topology, peer: int) -> None:
+        self.topology, self.peer, self.turn = topology, peer, -1
+
+    def __call__(self, random: Random, now: float) -> int:
+        """A neighbour; `now` has no say."""
+        self.turn += 1
+        return self.topology.pick(self.peer, random, self.turn)
 
 
 def parse_topology(text: str, peers: int, seed: int = 0) -> Topology:
