@@ -7,12 +7,14 @@ __all__ = [
     "Replica",
     "join",
     "problem",
+    "train",
 ]
 
 _WHERE = {
     "Replica": "baechi.replicas.cluster.session",
     "join": "baechi.replicas.cluster.session",
     "problem": "baechi.replicas.problems",
+    "train": "baechi.replicas.cluster.train",
 }
 """By public name, the module that has it: nothing is imported before it is used."""
 

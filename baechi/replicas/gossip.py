@@ -151,6 +151,12 @@ class Gossip:
         self.reflects[self.peer] = self.version
         return ()
 
+    def settle(self, now: float) -> None:
+        """Mix in what was delayed until now."""
+        while self._waiting and self._waiting[0][0] <= now:
+            _, snapshot, against = self._waiting.pop(0)
+            self._mix(snapshot, against)
+
     def tick(self, now: float, random: Random) -> Sequence[Envelope]:
         """Turn to one neighbour that is not left alone for a while."""
         self.settle(now)
@@ -239,17 +245,11 @@ class Gossip:
         else:
             self._mix(snapshot, against)
 
-    def settle(self, now: float) -> None:
-        """Mix in what was delayed until now."""
-        while self._waiting and self._waiting[0][0] <= now:
-            _, snapshot, against = self._waiting.pop(0)
-            self._mix(snapshot, against)
-
     def _mix(self, snapshot: Snapshot, against: Arrays) -> None:
         """Move towards a model, from the one that it was sent in exchange for: steps made meanwhile stay."""
         target = snapshot.arrays
         if self.options.rule is not None:
-            target, against = self._robust(snapshot), self._model
+            target, against = self._robust(snapshot, self.options.rule), self._model
         change: Sequence[NDArray[Any]] = [
             np.subtract(y, x, dtype=x.dtype) * x.dtype.type(self.options.weight)
             for y, x in zip(target, against, strict=True)
@@ -264,7 +264,7 @@ class Gossip:
         self._add(change)
         self._witness(snapshot)
 
-    def _robust(self, snapshot: Snapshot) -> Arrays:
+    def _robust(self, snapshot: Snapshot, rule: str) -> Arrays:
         """What a rule makes of the newest snapshot of each of some peers and of one's own model."""
         from baechi.replicas.rules import aggregate
 
@@ -274,7 +274,7 @@ class Gossip:
             del self._kept[next(iter(self._kept))]
         rows = [self._model, *(s.arrays for s in self._kept.values())]
         shards = [np.stack([row[k].reshape(-1) for row in rows]) for k in range(len(self._model))]
-        found = aggregate(self.options.rule, shards, **self.options.rule_options)
+        found = aggregate(rule, shards, **self.options.rule_options)
         return tuple(np.asarray(f).reshape(x.shape) for f, x in zip(found, self._model, strict=True))
 
     def _add(self, change: Sequence[NDArray[Any]]) -> None:

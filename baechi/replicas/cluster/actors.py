@@ -89,7 +89,7 @@ class WorkerActor:
 
         with socket.socket() as probe:
             probe.bind(("", 0))
-            here: str = ray.util.get_node_ip_address()
+            here: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
             return here, probe.getsockname()[1]
 
     def train(self, session: Session, body: Body, hub: Any, address: tuple[str, int]) -> Ended:

@@ -14,7 +14,7 @@ from baechi.errors import BaechiError
 from baechi.replicas.cluster.actors import ReplicaActor, WorkerActor
 from baechi.replicas.cluster.body import Body, Ended
 from baechi.replicas.cluster.embedded import cluster
-from baechi.replicas.cluster.hub import HubOptions
+from baechi.replicas.cluster.hub import HubOptions, version_ages
 from baechi.replicas.cluster.session import Session
 from baechi.replicas.peer import Arrays
 
@@ -66,6 +66,7 @@ class Outcome:
         ended: how each ended.
         restarts: how often each was brought back.
         models: of each, at its end.
+        ages: how many of its updates the others' models missed, on average while all trained.
         seconds: of the whole.
     """
 
@@ -73,6 +74,7 @@ class Outcome:
     ended: Mapping[int, Ended]
     restarts: Mapping[int, int]
     models: Mapping[int, Arrays]
+    ages: Mapping[int, float]
     seconds: float
 
 
@@ -152,9 +154,13 @@ class Driver:
         Raises:
             BaechiError: B807 when none came to its end.
         """
+        ages = _Ages()
         while any(replica.ended is None for replica in self._replicas.values()):
             self.poll()
-            show(self.statuses())
+            statuses = self.statuses()
+            if all(replica.ended is None for replica in self._replicas.values()):
+                ages.add(statuses)
+            show(statuses)
         statuses = self.statuses()
         models = {i: m for i, r in self._replicas.items() if (m := self._model(r)) is not None}
         ended = {i: r.ended for i, r in self._replicas.items() if r.ended is not None}
@@ -163,7 +169,7 @@ class Driver:
             index, first = next(iter(faults.items()))
             raise BaechiError(first.code, f"replica {index}: {first.what}", help=first.help)
         restarts = {i: r.incarnation for i, r in self._replicas.items()}
-        return Outcome(statuses, ended, restarts, models, time.monotonic() - self._began)
+        return Outcome(statuses, ended, restarts, models, ages.means(), time.monotonic() - self._began)
 
     def poll(self) -> None:
         """Look once whether a replica has ended or died, and bring back what died."""
@@ -287,6 +293,21 @@ class Driver:
         except self._ray.exceptions.RayError as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise BaechiError("B806", f"a replica did not start: {first}", help="see the logs in /tmp/ray") from error
+
+
+class _Ages:
+    """The version ages seen while all replicas trained."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, list[float]] = {}
+
+    def add(self, statuses: Statuses) -> None:
+        if all(status["version"] > 0 for status in statuses.values()):
+            for index, age in version_ages(statuses).items():
+                self._seen.setdefault(index, []).append(age)
+
+    def means(self) -> dict[int, float]:
+        return {index: sum(ages) / len(ages) for index, ages in self._seen.items()}
 
 
 def default_threads(processes: int) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from baechi.errors import BaechiError
+from baechi.replicas.cluster.reaper import Reaper
 
 __all__ = ["cluster", "load_ray"]
 
@@ -44,6 +45,17 @@ def cluster(address: str | None) -> Iterator[Any]:
     if address is None and "RAY_AUTH_TOKEN" not in os.environ:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     ray = load_ray()
+    reaper = Reaper() if address is None else None
+    try:
+        with _connected(ray, address):
+            yield ray
+    finally:
+        if reaper is not None:
+            reaper.close()
+
+
+@contextlib.contextmanager
+def _connected(ray: Any, address: str | None) -> Iterator[None]:
     common = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "baechi"}
     try:
         if address is None:
@@ -59,6 +71,6 @@ def cluster(address: str | None) -> Iterator[Any]:
         help = "is the cluster up, and is its token in RAY_AUTH_TOKEN?" if address else "see the logs in /tmp/ray"
         raise BaechiError("B806", f"no Ray at {address or 'this machine'}: {first}", help=help) from error
     try:
-        yield ray
+        yield
     finally:
         ray.shutdown()

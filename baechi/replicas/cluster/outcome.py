@@ -41,7 +41,7 @@ def age_law(count: int, update_rate: float, exchange_rate: float, mixing: str) -
 
 def outcome_data(outcome: "Outcome", options: "RunOptions") -> dict[str, Any]:
     """What happened, as plain data."""
-    ages = version_ages(outcome.statuses)
+    ages = {**version_ages(outcome.statuses), **outcome.ages}
     rows = []
     for index, status in sorted(outcome.statuses.items()):
         ended = outcome.ended.get(index)
