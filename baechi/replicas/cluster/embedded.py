@@ -12,6 +12,7 @@ from baechi.replicas.cluster.reaper import Reaper
 __all__ = ["cluster", "load_ray"]
 
 _STORE_BYTES = 1 << 30
+_TOKEN = secrets.token_hex(32)  # Ray reads it once in the life of a process
 
 
 def load_ray() -> Any:
@@ -42,8 +43,8 @@ def cluster(address: str | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address is None and "RAY_AUTH_TOKEN" not in os.environ:
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
     ray = load_ray()
     reaper = Reaper() if address is None else None
     try:
