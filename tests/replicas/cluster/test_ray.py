@@ -62,7 +62,8 @@ def build():
 
 x, y = torch.zeros(16, 8), torch.zeros(16, 1)
 loss = torch.nn.functional.mse_loss
-plan = baechi.plan(build(), (x,), loss=loss, target=y, optimizer="sgd", optimizer_options={"lr": 0.05}, cluster="2x1MiB", placer="round-robin")
+sgd = {"optimizer": "sgd", "optimizer_options": {"lr": 0.05}}
+plan = baechi.plan(build(), (x,), loss=loss, target=y, **sgd, cluster="2x1MiB", placer="round-robin")
 step = plan.worker(build, capped=False)
 replica = baechi.replicas.join(step)
 generator = torch.Generator().manual_seed(replica.index)
