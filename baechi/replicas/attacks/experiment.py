@@ -77,11 +77,14 @@ def play(problem: "Problem", match: Match, *, steps: int, rate: float, seed: int
     x, last = problem.start(seed), None
     for step in range(steps):
         honest = torch.stack([problem.gradient(x, i, step)[1] for i in range(problem.workers - match.hostile)])
-        if not torch.isfinite(honest).any(0).all() or not torch.isfinite(x).all():
+        if not torch.isfinite(honest).all():
             return _outcome(problem, x, step)
         sent = _sent(problem, match, x, honest, step, seed)
         last = aggregate(match.rule, sent, **_options(problem, match, x, last, rate, step))
-        x = x - rate * last
+        moved = x - rate * last
+        if not torch.isfinite(moved).all():
+            return Outcome(None, problem.accuracy(moved), step)
+        x = moved
     return _outcome(problem, x, steps)
 
 
