@@ -76,7 +76,7 @@ def play(problem: "Problem", match: Match, *, steps: int, rate: float, seed: int
         raise BaechiError("B824", what, help="one of: " + ", ".join(CORRUPTIONS))
     x, last = problem.start(seed), None
     for step in range(steps):
-        honest = torch.stack([problem.gradient(x, i, step)[1] for i in range(problem.workers - match.hostile)])
+        honest = problem.gradients(x, range(problem.workers - match.hostile), step)
         if not torch.isfinite(honest).all():
             return _outcome(problem, x, step)
         sent = _sent(problem, match, x, honest, step, seed)
@@ -109,7 +109,7 @@ def _sent(problem: "Problem", match: Match, x: Tensor, honest: Tensor, step: int
 def _gradients(problem: "Problem", match: Match, x: Tensor, step: int, *, flipped: bool = False) -> Tensor:
     """(q, d): those of the hostile workers' data."""
     workers = range(problem.workers - match.hostile, problem.workers)
-    return torch.stack([problem.gradient(x, i, step, flipped=flipped)[1] for i in workers])
+    return problem.gradients(x, workers, step, flipped=flipped)
 
 
 def _scattered(correct: Tensor, rows: Tensor, seed: int, step: int) -> Tensor:
