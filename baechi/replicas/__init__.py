@@ -4,14 +4,24 @@ from importlib import import_module
 from typing import Any
 
 __all__ = [
+    "ATTACKS",
+    "PROBLEMS",
+    "RULES",
     "Replica",
+    "aggregate",
+    "attack",
     "join",
     "problem",
     "train",
 ]
 
 _WHERE = {
+    "ATTACKS": "baechi.replicas.attacks",
+    "PROBLEMS": "baechi.replicas.problems",
+    "RULES": "baechi.replicas.rules",
     "Replica": "baechi.replicas.cluster.session",
+    "aggregate": "baechi.replicas.rules",
+    "attack": "baechi.replicas.attacks",
     "join": "baechi.replicas.cluster.session",
     "problem": "baechi.replicas.problems",
     "train": "baechi.replicas.cluster.train",

@@ -57,6 +57,9 @@ class Problem(Protocol):
             flipped: with false labels, as a hostile worker would have them.
         """
 
+    def gradients(self, x: Tensor, workers: Sequence[int], step: int, *, flipped: bool = False) -> Tensor:
+        """(workers, d): the gradients of some workers, to rounding as `gradient`, but faster."""
+
     def curvature(self, x: Tensor, v: Tensor, worker: int, step: int, *, batch: int | None = None) -> Tensor:
         """The Hessian at `x` times `v`, (d,), on the same examples as `gradient`."""
 
@@ -164,6 +167,19 @@ class Learner:
         loss = self._loss(x, self._examples(worker, step, batch, flipped))
         (gradient,) = torch.autograd.grad(loss, x)
         return float(loss.detach()), gradient
+
+    def gradients(self, x: Tensor, workers: Sequence[int], step: int, *, flipped: bool = False) -> Tensor:
+        """As `Problem`: as one batch of batches."""
+        drawn = [self._examples(worker, step, None, flipped) for worker in workers]
+        if not drawn:
+            return x.new_empty(0, len(x))
+
+        def loss(x: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+            return self._loss(x, Examples(inputs, targets))
+
+        inputs, targets = torch.stack([d.inputs for d in drawn]), torch.stack([d.targets for d in drawn])
+        found: Tensor = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(x.detach(), inputs, targets)
+        return found
 
     def curvature(self, x: Tensor, v: Tensor, worker: int, step: int, *, batch: int | None = None) -> Tensor:
         """As `Problem`: two passes back."""

@@ -1,6 +1,6 @@
 """Quadratics: f_i(x) = 1/2 sum_j h_j (x_j - u_ij)^2, whose optimum and curvature are known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -86,6 +86,10 @@ class Quadratic:
             drawn = torch.randn(self.size, generator=draw(self.seed, worker, step), dtype=torch.float64)
             gradient = gradient + self.noise / (batch or 1) ** 0.5 * drawn.to(x.device, x.dtype)
         return loss, gradient
+
+    def gradients(self, x: Tensor, workers: Sequence[int], step: int, *, flipped: bool = False) -> Tensor:
+        """As `Problem`."""
+        return torch.stack([self.gradient(x, worker, step, flipped=flipped)[1] for worker in workers])
 
     def curvature(self, x: Tensor, v: Tensor, worker: int, step: int, *, batch: int | None = None) -> Tensor:
         """As `Problem`."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from baechi.replicas.rules.stack import Vectors
 
-__all__ = ["RULES", "aggregate", "rule_options"]
+__all__ = ["MAJORITY", "RULES", "aggregate", "rule_options"]
 
 RULES: Mapping[str, str] = {
     "mean": "baechi.replicas.rules.mean:mean",
@@ -37,8 +37,8 @@ RULES: Mapping[str, str] = {
 }
 """By name, the module and the function of a rule."""
 
-_MAJORITY = frozenset({"zeno"})
-"""Rules that bear a majority of hostile peers."""
+MAJORITY = frozenset({"zeno"})
+"""The rules that bear a majority of hostile peers."""
 
 
 def aggregate(rule: str, X: "Vectors", **options: Any) -> Any:
@@ -120,7 +120,7 @@ def _hostile(rule: str, peers: int, count: Any) -> int:
         hostile = index(count)
     except TypeError:
         raise BaechiError("B822", f"rule '{rule}': {count!r} hostile peers", help="give a whole number") from None
-    most = peers - 1 if rule in _MAJORITY or not rule_options(rule).keys() & {"f", "b"} else (peers - 1) // 2
+    most = peers - 1 if rule in MAJORITY or not rule_options(rule).keys() & {"f", "b"} else (peers - 1) // 2
     if not 0 <= hostile <= most:
         raise BaechiError("B822", f"rule '{rule}': {hostile} hostile of {peers} peers", help=f"give 0 to {most}")
     return hostile

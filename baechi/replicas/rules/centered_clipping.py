@@ -8,20 +8,22 @@ from baechi.replicas.rules.stack import Rows, Stack, Vectors
 __all__ = ["centered_clipping"]
 
 
-def centered_clipping(stack: Stack, *, radius: float = 10.0, start: Vectors | None = None, iterations: int = 1) -> Rows:
+def centered_clipping(
+    stack: Stack, *, radius: float | None = None, start: Vectors | None = None, iterations: int = 1
+) -> Rows:
     """v + the mean of the vectors' ways from v, none longer than a radius; some times over.
 
     Args:
         stack: the vectors; those that are not finite have no say.
-        radius: tau of the paper: about what honest vectors differ by.
+        radius: tau of the paper: about what honest vectors differ by; the median distance from v when None.
         start: v at first, (d,), or shards of it: such as the last round's result; the zero vector when None.
         iterations: how many times.
 
     Raises:
         BaechiError: B822 when an option is out of its range, B823 when the start does not fit the vectors.
     """
-    if not radius > 0 or iterations < 1:
-        what = f"rule 'centered-clipping': radius {radius:g}, {iterations} iterations"
+    if (radius is not None and not radius > 0) or iterations < 1:
+        what = f"rule 'centered-clipping': radius {radius}, {iterations} iterations"
         raise BaechiError("B822", what, help="a positive radius, and at least 1")
     origin = None if start is None else stack.fitting(start, "start")
     gram = stack.products(origin)
@@ -29,7 +31,8 @@ def centered_clipping(stack: Stack, *, radius: float = 10.0, start: Vectors | No
     for _ in range(iterations):
         product = gram @ weights
         away = np.sqrt(np.maximum(weights @ product - 2 * product + np.diagonal(gram), 0.0))
-        shares = np.minimum(1.0, radius / np.maximum(away, radius)) / len(stack)
+        tau = float(np.median(away)) if radius is None else radius
+        shares = np.where(away > tau, tau / np.where(away > tau, away, 1.0), 1.0) / len(stack)
         weights = weights * (1 - shares.sum()) + shares
     moved = stack.combination(weights)
     if origin is None:

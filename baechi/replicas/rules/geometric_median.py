@@ -12,14 +12,14 @@ from baechi.replicas.rules.stack import Array, Rows, Stack
 __all__ = ["geometric_median", "weights_of_median"]
 
 
-def geometric_median(stack: Stack, *, tolerance: float = 1e-10, iterations: int = 10_000) -> Rows:
+def geometric_median(stack: Stack, *, tolerance: float = 1e-12, iterations: int = 10_000) -> Rows:
     """The geometric median of the finite vectors.
 
     It bears fewer than half, unless other peers are hostile in each coordinate.
 
     Args:
         stack: the vectors.
-        tolerance: the last step over the mean distance to the vectors.
+        tolerance: the last step over the median distance to the vectors.
         iterations: at most so many steps.
 
     Raises:
@@ -52,6 +52,6 @@ def weights_of_median(gram: Array, tolerance: float, iterations: int) -> Array:
         step = 1.0 / away
         step = step / step.sum() - weights
         weights = weights + step
-        if step @ gram @ step <= (tolerance * away.mean()) ** 2:
+        if step @ gram @ step <= (tolerance * np.median(away)) ** 2:
             break
     return weights

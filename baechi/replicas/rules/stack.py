@@ -11,7 +11,7 @@ from torch import Tensor
 
 from baechi.errors import BaechiError
 
-__all__ = ["Array", "Rows", "Stack", "Vectors", "as_tensor", "like"]
+__all__ = ["Array", "Rows", "Stack", "Vectors", "as_tensor", "like", "shards_of"]
 
 Array: TypeAlias = NDArray[Any]
 Vectors: TypeAlias = Tensor | Array | Iterable[Tensor | Array]
@@ -47,7 +47,7 @@ class Stack:
 
     def __init__(self, X: Vectors) -> None:
         self._single = isinstance(X, (Tensor, np.ndarray))
-        self._source = _readable(X)
+        self._source = shards_of(X)
         self.peers, finite = self._look()
         self.kept = tuple(int(i) for i in np.flatnonzero(finite))
         self.rejected = self.peers - len(self.kept)
@@ -152,8 +152,7 @@ class Stack:
         Raises:
             BaechiError: B823 when it is none.
         """
-        parts = [x] if isinstance(x, (Tensor, np.ndarray)) else list(x)
-        found = [as_tensor(part, what) for part in parts]
+        found = [as_tensor(part, what) for part in shards_of(x)]
         shapes, expected = [tuple(part.shape) for part in found], [(shard.shape[1],) for shard in self.shards()]
         if shapes != expected:
             raise BaechiError("B823", f"{what} has shapes {shapes}, not {expected} as the vectors")
@@ -218,8 +217,12 @@ def like(row: Tensor, given: Tensor | Array) -> Tensor | Array:
     return row if isinstance(given, Tensor) else row.numpy()
 
 
-def _readable(X: Any) -> Iterable[Tensor | Array]:
-    """The shards, to be read as often as needed."""
+def shards_of(X: Any) -> Iterable[Tensor | Array]:
+    """The shards, to be read as often as needed.
+
+    Raises:
+        BaechiError: B823 when there are none.
+    """
     if isinstance(X, (Tensor, np.ndarray)):
         return [X]
     if isinstance(X, (str, bytes)) or not isinstance(X, Iterable):
