@@ -2,11 +2,11 @@
 
 from types import ModuleType
 
-from baechi.cli.replicas import run
+from baechi.cli.replicas import compare, run
 
 __all__ = ["COMMANDS", "DEFAULT"]
 
-COMMANDS: tuple[ModuleType, ...] = (run,)
+COMMANDS: tuple[ModuleType, ...] = (compare, run)
 """What `baechi replicas WHAT` can be."""
 
 DEFAULT = "run"
