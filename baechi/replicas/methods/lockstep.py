@@ -116,7 +116,7 @@ class Lockstep:
             self.sent[i] += wire_nbytes(request)
         self.seconds += max(self.costs.seconds(request, len(requests)) for request in requests)
         if isinstance(requests[0], Swap):
-            return [torch.stack([requests[j].tensor for j in r.peers]) for r in requests if isinstance(r, Swap)]
+            return [_rows_for(request, requests) for request in requests if isinstance(request, Swap)]
         rows = [request.tensor for request in requests if getattr(request, "active", True)]
         if not rows:
             raise BaechiError("B834", f"in step {self.t} no worker takes part")
@@ -135,6 +135,12 @@ def sizes_of(problem: Problem) -> tuple[int, ...]:
     """Elements of each tensor in a problem's vector; one tensor where it does not tell."""
     shapes = getattr(problem, "shapes", None) or ((problem.size,),)
     return tuple(int(torch.Size(shape).numel()) for shape in shapes)
+
+
+def _rows_for(request: Swap, requests: Sequence[Request]) -> Tensor:
+    if not request.peers:
+        return request.tensor.new_empty((0, *request.tensor.shape))
+    return torch.stack([requests[j].tensor for j in request.peers])
 
 
 def _next(step: Any, answer: Any) -> Request | None:

@@ -64,8 +64,10 @@ def test_a_block_is_contiguous_goes_around_and_comes_everywhere_alike():
 def test_workers_choose_the_same_elements_and_steps_and_tensors_others(spec):
     ones = torch.ones(500)
     assert torch.equal(apply(spec, ones, Key(0, 4, worker=1)), apply(spec, ones, Key(0, 4, worker=2)))
-    others = [Key(0, 5), Key(0, 4, use=1), Key(0, 4, tensor=1), Key(1, 4)]
+    others = [Key(0, 5), Key(0, 4, use=1), Key(1, 4)]
     assert not any(torch.equal(apply(spec, ones, Key(0, 4)), apply(spec, ones, key)) for key in others)
+    two = apply(spec, torch.ones(1000), Key(0, 4), sizes=(500, 500))
+    assert not torch.equal(two[:500], two[500:])
 
 
 def test_top_k_keeps_the_largest():
