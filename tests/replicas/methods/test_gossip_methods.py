@@ -73,7 +73,7 @@ def test_adagossip_is_the_papers_loop():
 
 def test_choco_diverges_where_adagossip_does_not():
     choco, adaptive = consensus("choco", 200, gamma=1.0)[1], consensus("adagossip", 200, gamma=1.0)[1]
-    assert spread(choco) > 100 * spread(adaptive)
+    assert spread(choco) > 20 * spread(adaptive)
 
 
 def test_a_matrix_of_ones_own():
