@@ -1,13 +1,15 @@
 """Loss, and accuracy, against steps, bytes and seconds, as linked Bokeh figures."""
 
 from collections.abc import Sequence
+from math import isfinite
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from bokeh.core.types import ID
 from bokeh.embed import json_item
 from bokeh.layouts import gridplot
-from bokeh.models import ColumnDataSource, HoverTool, Legend, LegendItem
+from bokeh.models import ColumnDataSource, HoverTool
+from bokeh.models.annotations import Legend, LegendItem
 from bokeh.plotting import figure
 
 from baechi.replicas.comparison.race import Curve, Race
@@ -36,7 +38,7 @@ def race_item(race: Race, target: str) -> dict[str, Any]:
         target: the id of the element that it goes into.
     """
     whats = ["loss"] + ["accuracy"] * any(p.accuracy is not None for c in race.curves for p in c.points)
-    rows = [[_figure(race, what, field, label) for field, label in _ACROSS] for what in whats]
+    rows: list[list[Any]] = [[_figure(race, what, field, label) for field, label in _ACROSS] for what in whats]
     grid = gridplot(rows, toolbar_location="above", merge_tools=True, toolbar_options={"logo": None})
     return dict(json_item(grid, ID(target)))
 
@@ -58,7 +60,9 @@ def _figure(race: Race, what: str, field: str, label: str) -> figure:
         if lines:
             items.append(LegendItem(label=name, renderers=lines))
     if field == "step":
-        made.add_layout(Legend(items=items, click_policy="hide", label_text_font_size="11px", background_fill_alpha=0.6))
+        made.add_layout(
+            Legend(items=items, click_policy="hide", label_text_font_size="11px", background_fill_alpha=0.6)
+        )
     hover = HoverTool(tooltips=[("", "@name"), (label, "@x{0,0.[000]}"), (what, "@y{0.0000}")], attachment="above")
     made.add_tools(hover)
     return made
@@ -69,13 +73,13 @@ def _draw(made: figure, curves: Sequence[Curve], what: str, field: str, colour: 
     if not line.x:
         return []
     source = ColumnDataSource({**line._asdict(), "name": [name] * len(line.x)})
-    drawn = [made.line("x", "y", source=source, color=colour, line_width=2)]
+    drawn: list[Any] = [made.line("x", "y", source=source, color=colour, line_width=2)]
     if len(curves) > 1:
         drawn.append(made.varea("x", "low", "high", source=source, fill_color=colour, fill_alpha=_SHADE))
     if what == "loss" and all(curve.expected for curve in curves):
         theory = [fmean(values) for values in zip(*(curve.expected for curve in curves), strict=False)]
         x = _x(curves, field)
-        kept = [(a, b) for a, b in zip(x, theory, strict=False) if field == "step" or a > 0]
+        kept = [(a, b) for a, b in zip(x, theory, strict=False) if isfinite(b) and (field == "step" or a > 0)]
         xs, ys = [a for a, _ in kept], [b for _, b in kept]
         drawn.append(made.line(xs, ys, color=colour, line_width=2, line_dash="dashed", alpha=0.8))
     return drawn

@@ -188,9 +188,7 @@ def _look(run: "Runner", problem: "Problem") -> Point:
     return Point(run.t, fmean(run.sent), run.seconds, loss if isfinite(loss) else None, problem.accuracy(x))
 
 
-def _expected(
-    made: Any, problem: "Problem", workers: int, seed: int, points: Sequence[Point]
-) -> tuple[float, ...]:
+def _expected(made: Any, problem: "Problem", workers: int, seed: int, points: Sequence[Point]) -> tuple[float, ...]:
     from baechi.replicas.comparison.theory import expected_losses
 
     return expected_losses(made, problem, workers, seed, [point.step for point in points])

@@ -1,6 +1,7 @@
 """A race in rows, as text and as data."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -54,7 +55,7 @@ def rows_of(race: Race) -> tuple[Row, ...]:
                 fmean(end.seconds for end in ends),
                 spread(losses) if len(losses) == len(ends) else None,
                 spread(accuracies) if accuracies and len(losses) == len(ends) else None,
-                fmean(expected) if expected else None,
+                fmean(expected) if expected and isfinite(fmean(expected)) else None,
             )
         )
     return tuple(rows)
@@ -104,7 +105,7 @@ def race_to_dict(race: Race) -> dict[str, Any]:
                 "seconds": [point.seconds for point in curve.points],
                 "loss": [point.loss for point in curve.points],
                 "accuracy": [point.accuracy for point in curve.points],
-                "expected_loss": list(curve.expected),
+                "expected_loss": [loss if isfinite(loss) else None for loss in curve.expected],
             }
             for curve in race.curves
         ],
@@ -127,6 +128,8 @@ def _aligned(table: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[n]) for row in table) for n in range(len(table[0]))]
     lines = []
     for row in table:
-        cells = [cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)

@@ -41,7 +41,6 @@ class Descent:
     keeps_mean: ClassVar[bool] = False
     """Whether the mean of the workers' models goes by the mean of their gradients alone, whatever is sent when."""
 
-
     lr: float = 0.1
     momentum: float = 0.0
     nesterov: bool = False

@@ -13,7 +13,10 @@ from baechi.replicas.compress.bits import pack, unpack
 SPECS = ("identity", "none", "random-block:7", "random-k:7", "top-k:7", "sign", "qsgd:4", "qsgd:8", "qsgd:2:shrunk")
 
 
-def apply(spec, v, key=Key(3, 1), sizes=None):
+KEY = Key(3, 1)
+
+
+def apply(spec, v, key=KEY, sizes=None):
     c, sizes = compressor(spec), sizes or (len(v),)
     sent = encode(c, v, sizes, key)
     assert sent.nbytes == sum(c.nbytes(size, v.dtype.itemsize) for size in sizes)

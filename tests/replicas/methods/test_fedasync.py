@@ -1,5 +1,7 @@
 """FedAsync: its weights' vectors, its server, its client, and what it is when nothing is stale."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ def test_the_vectors_of_the_weights():
 def test_weights_are_1_for_what_is_fresh_and_never_grow(kind):
     weights = [staleness_weight(kind, d, 0.5, 4) for d in range(3000)]
     assert weights[0] == 1
-    assert all(0 <= b <= a for a, b in zip(weights, weights[1:], strict=False))
+    assert all(0 <= b <= a for a, b in pairwise(weights))
 
 
 def test_the_server_mixes_by_staleness():

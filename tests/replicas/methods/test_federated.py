@@ -99,11 +99,11 @@ def test_a_round_that_nobody_is_up_for_changes_nothing():
 
 @pytest.mark.parametrize("alpha", [1.0, 0.8, 0.5, 0.2])
 def test_slsgds_stationary_variance_is_the_formula(alpha):
-    n, k, h, eta, d = 20, 5, 3, 0.2, 4000
+    n, k, h, eta, d = 12, 3, 2, 0.3, 1500
     u = torch.randn(n, d, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     data = optima(*u.tolist())
     made = Lockstep(method("slsgd", alpha=alpha, h=h, lr=eta, sample=k), data, n, seed=4)
-    squares, rounds, burn = 0.0, 160, 60
+    squares, rounds, burn = 0.0, 160, 40
     for r in range(burn + rounds):
         for _ in range(h):
             made.step()
