@@ -5,14 +5,18 @@ from typing import Any
 
 __all__ = [
     "Replica",
+    "compressor",
     "join",
+    "method",
     "problem",
     "train",
 ]
 
 _WHERE = {
     "Replica": "baechi.replicas.cluster.session",
+    "compressor": "baechi.replicas.compress",
     "join": "baechi.replicas.cluster.session",
+    "method": "baechi.replicas.methods",
     "problem": "baechi.replicas.problems",
     "train": "baechi.replicas.cluster.train",
 }
