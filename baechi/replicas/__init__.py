@@ -10,7 +10,9 @@ __all__ = [
     "Replica",
     "aggregate",
     "attack",
+    "compressor",
     "join",
+    "method",
     "problem",
     "train",
 ]
@@ -22,7 +24,9 @@ _WHERE = {
     "Replica": "baechi.replicas.cluster.session",
     "aggregate": "baechi.replicas.rules",
     "attack": "baechi.replicas.attacks",
+    "compressor": "baechi.replicas.compress",
     "join": "baechi.replicas.cluster.session",
+    "method": "baechi.replicas.methods",
     "problem": "baechi.replicas.problems",
     "train": "baechi.replicas.cluster.train",
 }

@@ -7,6 +7,11 @@ from baechi.cli.replicas import attack, run
 __all__ = ["COMMANDS", "DEFAULT"]
 
 COMMANDS: tuple[ModuleType, ...] = (run, attack)
+from baechi.cli.replicas import compare, run
+
+__all__ = ["COMMANDS", "DEFAULT"]
+
+COMMANDS: tuple[ModuleType, ...] = (compare, run)
 """What `baechi replicas WHAT` can be."""
 
 DEFAULT = "run"

@@ -1,0 +1,54 @@
+"""Compressors of the vectors that workers exchange: each says exactly what it puts on the wire.
+
+The next compressor is one new file, and a line here.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from baechi.errors import BaechiError
+
+if TYPE_CHECKING:
+    from baechi.replicas.compress.base import Compressor
+
+__all__ = ["COMPRESSORS", "compressor"]
+
+COMPRESSORS: Mapping[str, str] = {
+    "identity": "baechi.replicas.compress.plain:Identity",
+    "none": "baechi.replicas.compress.plain:Nothing",
+    "random-block": "baechi.replicas.compress.random_block:RandomBlock",
+    "random-k": "baechi.replicas.compress.random_k:RandomK",
+    "top-k": "baechi.replicas.compress.top_k:TopK",
+    "sign": "baechi.replicas.compress.sign:Sign",
+    "qsgd": "baechi.replicas.compress.qsgd:Qsgd",
+}
+"""By name, the module and the class of a compressor."""
+
+
+def compressor(spec: str) -> "Compressor":
+    """The compressor that a text names.
+
+    Args:
+        spec: a name of `COMPRESSORS`, and after a colon what it takes: `random-block:16`, `random-k:16` and
+            `top-k:100` send a 16th and a 100th of the elements, `qsgd:4` 4 bits of each, `qsgd:2:shrunk` 2 and
+            is made a contraction; `sign`, `identity` (all) and `none` (nothing) take nothing.
+
+    Raises:
+        BaechiError: B830 when there is none, or it does not take what follows.
+
+    Example:
+        >>> compressor("random-block:16").nbytes(1600, 4)
+        400
+    """
+    name, *given = spec.split(":")
+    if name not in COMPRESSORS:
+        raise BaechiError("B830", f"no compressor '{name}'", help="one of: " + ", ".join(COMPRESSORS))
+    module, _, cls = COMPRESSORS[name].partition(":")
+    try:
+        made: Compressor = getattr(import_module(module), cls).parse(*given)
+    except (TypeError, ValueError):
+        raise BaechiError(
+            "B830", f"compressor '{spec}': it does not take that", help="see baechi.replicas.compress"
+        ) from None
+    return made
