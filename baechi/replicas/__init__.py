@@ -3,9 +3,19 @@
 from importlib import import_module
 from typing import Any
 
-__all__: list[str] = []
+__all__ = [
+    "Advice",
+    "advise",
+    "hessian_norm",
+    "parse_delay",
+]
 
-_WHERE: dict[str, str] = {}
+_WHERE: dict[str, str] = {
+    "Advice": "baechi.replicas.staleness",
+    "advise": "baechi.replicas.staleness",
+    "hessian_norm": "baechi.replicas.curvature",
+    "parse_delay": "baechi.replicas.delays",
+}
 """By public name, the module that has it: nothing is imported before it is used."""
 
 

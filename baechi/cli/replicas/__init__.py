@@ -2,9 +2,11 @@
 
 from types import ModuleType
 
+from baechi.cli.replicas import plan
+
 __all__ = ["COMMANDS", "DEFAULT"]
 
-COMMANDS: tuple[ModuleType, ...] = ()
+COMMANDS: tuple[ModuleType, ...] = (plan,)
 """What `baechi replicas WHAT` can be."""
 
 DEFAULT = "run"
