@@ -8,7 +8,7 @@ For a fixed delay the rightmost root is ``W0(-a D)/D`` (Lambert's W); for other 
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def stable_rate(law: Delay) -> float:
         w = start + step * np.arange(_CHUNK + 1)
         ahead = law.transform(1j * w).real > 0
         for i in np.flatnonzero(ahead[1:] != ahead[:-1]):
-            at = _first(lambda x, was=ahead[i]: (_at(law, 1j * x).real > 0) != was, w[i], w[i + 1])
+            at = _first(partial(_turned, law, bool(ahead[i])), w[i], w[i + 1])
             value = _at(law, 1j * at)
             if value.imag < 0:
                 best = min(best, at / abs(value))
@@ -127,6 +127,10 @@ def stationary_variance(law: Delay, a: float) -> float:
 
 def _at(law: Delay, s: complex) -> complex:
     return complex(law.transform(np.array(complex(s))))
+
+
+def _turned(law: Delay, was: bool, w: float) -> bool:
+    return (_at(law, 1j * w).real > 0) != was
 
 
 def _left(law: Delay, a: float, s: Complexes) -> Complexes:

@@ -101,7 +101,8 @@ class Erlang:
         return found
 
     def draw(self, count: int, random: np.random.Generator) -> NDArray[np.float64]:
-        return self.offset + random.gamma(self.shape, self.scale / self.shape, count)
+        drawn: NDArray[np.float64] = self.offset + random.gamma(self.shape, self.scale / self.shape, count)
+        return drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,8 @@ class Histogram:
         return self._sum(np.asarray(s), -self._shares * np.array(self.seconds))
 
     def draw(self, count: int, random: np.random.Generator) -> NDArray[np.float64]:
-        return random.choice(np.array(self.seconds), count, p=self._shares)
+        drawn: NDArray[np.float64] = random.choice(np.array(self.seconds), count, p=self._shares)
+        return drawn
 
     @property
     def _shares(self) -> NDArray[np.float64]:

@@ -2,11 +2,11 @@
 
 from types import ModuleType
 
-from baechi.cli.replicas import plan
+from baechi.cli.replicas import clusters, plan
 
 __all__ = ["COMMANDS", "DEFAULT"]
 
-COMMANDS: tuple[ModuleType, ...] = (plan,)
+COMMANDS: tuple[ModuleType, ...] = (clusters, plan)
 """What `baechi replicas WHAT` can be."""
 
 DEFAULT = "run"
