@@ -4,6 +4,7 @@ A TOML file has the entries of `Cluster.to_dict`; in a ``[[device]]`` table a ``
 ``count`` and a ``memory`` such as ``"8GiB"`` or ``"30%"`` may stand instead of the plain fields.
 """
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from baechi.ir.records import DEVICE_FIELDS, cluster_from_entry, device_from_ent
 from baechi.presets import Preset, find_preset, presets
 from baechi.units import parse_bytes
 
-__all__ = ["LOCAL", "local_cluster", "parse_cluster", "presets", "resize"]
+__all__ = ["LOCAL", "local_cluster", "parse_cluster", "presets", "read_device", "resize"]
 
 LOCAL: Mapping[str, float] = {
     "flops_per_second": 50e9,
@@ -241,6 +242,16 @@ def _read_cluster(path: Path, measured: Mapping[str, float] | None) -> Cluster:
     return cluster_from_entry(Entry(data, root.source))
 
 
+def read_device(entry: Entry) -> tuple[Device, int]:
+    """A ``[[device]]`` table of a cluster file: the device, whose name may be empty, and how many there are.
+
+    Raises:
+        BaechiError: of the entry's code on a bad one, B306 and B307 as `parse_cluster`.
+    """
+    kind, count = _read_device(entry, None)
+    return kind.device, count
+
+
 def _read_device(entry: Entry, measured: Mapping[str, float] | None) -> tuple[_Kind, int]:
     entry.only((*DEVICE_FIELDS, "preset", "count", "memory"))
     given = {"name": "", **{k: v for k, v in entry.table().items() if k in DEVICE_FIELDS}}
@@ -253,7 +264,7 @@ def _read_device(entry: Entry, measured: Mapping[str, float] | None) -> tuple[_K
     elif preset:
         kind = _preset_kind(_find_preset(preset))
     if preset:
-        given = {**asdict(kind.device), **given}
+        given = {**{k: v for k, v in asdict(kind.device).items() if v != math.inf}, **given}  # no document has these
     if memory:
         given |= _memory_entry(memory)
     device = device_from_entry(entry._replace(value=given))

@@ -79,6 +79,12 @@ def test_memory_of_a_preset_can_be_a_share() -> None:
     assert caps(parse_cluster("4xcpu:2GiB")) == [2 * 2**30] * 4
 
 
+def test_a_file_may_name_this_machine(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text('[[device]]\npreset = "local"\ncount = 2\nmemory = "1GiB"\n')
+    assert parse_cluster(str(file)).to_dict() == parse_cluster("2xlocal:1GiB").to_dict()
+
+
 def test_local_devices_share_what_is_free() -> None:
     one, four = (parse_cluster(spec).devices[0].cap for spec in ("local", "4xlocal"))
     assert 0.5 < 4 * four / one < 2  # other programs come and go between the two

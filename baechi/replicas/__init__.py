@@ -29,6 +29,17 @@ _WHERE = {
     "method": "baechi.replicas.methods",
     "problem": "baechi.replicas.problems",
     "train": "baechi.replicas.cluster.train",
+    "Advice",
+    "advise",
+    "hessian_norm",
+    "parse_delay",
+]
+
+_WHERE: dict[str, str] = {
+    "Advice": "baechi.replicas.staleness",
+    "advise": "baechi.replicas.staleness",
+    "hessian_norm": "baechi.replicas.curvature",
+    "parse_delay": "baechi.replicas.delays",
 }
 """By public name, the module that has it: nothing is imported before it is used."""
 

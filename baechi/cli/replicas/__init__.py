@@ -12,6 +12,11 @@ from baechi.cli.replicas import compare, run
 __all__ = ["COMMANDS", "DEFAULT"]
 
 COMMANDS: tuple[ModuleType, ...] = (compare, run)
+from baechi.cli.replicas import clusters, plan
+
+__all__ = ["COMMANDS", "DEFAULT"]
+
+COMMANDS: tuple[ModuleType, ...] = (clusters, plan)
 """What `baechi replicas WHAT` can be."""
 
 DEFAULT = "run"

@@ -1,0 +1,153 @@
+"""Clusters of peers with a stage of the model for each peer, cut by a placer of ours under the peers' memory.
+
+Ravnest cuts in proportion to memory; here the placers do, for the highest pace of a pipeline. A stage computes forward
+twice, except the last, and may hold as many old versions of its weights as micro-batches are under way less
+one: both are counted, and where the old versions do not fit the cluster is placed again in the memory that they leave.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from baechi.cost import CostTable, Problem
+from baechi.errors import Infeasible
+from baechi.ir.cluster import UNLIMITED_BYTES, Cluster
+from baechi.ir.graph import Graph
+from baechi.ir.plan import Plan
+from baechi.placers import Single, get_placer, make_plan
+from baechi.replicas.ravnest.formation import Formation, form
+from baechi.replicas.ravnest.nodes import Node, cluster_of
+from baechi.units import to_seconds
+
+__all__ = ["Crew", "Share", "assemble", "crew_of", "need_bytes"]
+
+_ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a peer does.
+
+    Attributes:
+        peer: its name.
+        ops: how many ops of a step it runs.
+        peak_bytes: its memory at most, old weights included.
+        stash_bytes: old weights in that.
+        memory_bytes: what it has.
+        seconds: each micro-batch's time on it: computing, computing again, sending and receiving.
+    """
+
+    peer: str
+    ops: int
+    peak_bytes: int
+    stash_bytes: int
+    memory_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """A cluster of peers with the model.
+
+    Attributes:
+        plan: who runs which op.
+        stages: the peers that have one, in the order of the pipeline.
+        idle: the peers that have none.
+    """
+
+    plan: Plan
+    stages: tuple[Share, ...]
+    idle: tuple[str, ...]
+
+    @property
+    def rate(self) -> float:
+        """Micro-batches a second when the pipeline is full: that of the slowest stage."""
+        slowest = max(share.seconds for share in self.stages)
+        return 1 / slowest if slowest > 0 else float("inf")
+
+
+def need_bytes(graph: Graph, nodes: Sequence[Node], table: CostTable | None = None) -> int:
+    """What a training step takes on one device: what each cluster must hold together."""
+    alone = replace(nodes[0].device, memory_bytes=UNLIMITED_BYTES)
+    return Single().place(graph, Cluster((alone,)), table=table).predicted.peak_bytes[alone.name]
+
+
+def assemble(
+    graph: Graph,
+    nodes: Sequence[Node],
+    clusters: int | None = None,
+    *,
+    placer: str = "contiguous",
+    seed: int = 0,
+    table: CostTable | None = None,
+) -> tuple[Formation, tuple[Crew, ...]]:
+    """Form clusters and cut the model for each.
+
+    Args:
+        graph: a training step on one micro-batch.
+        nodes: the peers.
+        clusters: how many; when None as many as can hold the model, cut in stages.
+        placer: what cuts it; ``contiguous`` makes a line of stages.
+        seed: of the searches.
+        table: measured op times.
+
+    Raises:
+        BaechiError: B854 on a number of clusters that is none, B505 on an unknown placer.
+        Infeasible: B855 when the clusters cannot hold the model, together or cut in stages.
+    """
+    need = need_bytes(graph, nodes, table)
+    formation = form(nodes, need, clusters, seed)
+    while True:
+        try:
+            crews = (crew_of(graph, [nodes[i] for i in c], placer, seed, table) for c in formation.clusters)
+            return formation, tuple(crews)
+        except Infeasible as error:
+            fewer = len(formation.clusters) - 1
+            if clusters is not None or fewer == 0:
+                what = f"{len(formation.clusters)} clusters cannot each hold the model in stages: {error.what}"
+                raise Infeasible("B855", what, help="ask for fewer clusters, or add memory", proved=False) from None
+            formation = form(nodes, need, fewer, seed)
+
+
+def crew_of(graph: Graph, nodes: Sequence[Node], placer: str, seed: int, table: CostTable | None) -> Crew:
+    """Cut the model for one cluster; arguments as `assemble`.
+
+    Raises:
+        Infeasible: B501 or B502 when it does not fit, old weights included.
+    """
+    left = list(nodes)
+    for _ in range(_ROUNDS):
+        problem = Problem(graph, cluster_of(left), table, "throughput")
+        plan = make_plan(get_placer(placer), problem, seed)
+        crew = _crew(problem, plan, nodes)
+        over = {s.peer: s for s in crew.stages if s.peak_bytes > s.memory_bytes}
+        if not over:
+            return crew
+        left = [_less(node, over[node.name].stash_bytes) if node.name in over else node for node in left]
+    names = ", ".join(over)
+    raise Infeasible("B502", f"no plan leaves room for the old weights of {names}", proved=False)
+
+
+def _less(node: Node, nbytes: int) -> Node:
+    """A peer in whose memory something else lies."""
+    return replace(node, device=replace(node.device, memory_bytes=max(1, node.memory_bytes - nbytes)))
+
+
+def _crew(problem: Problem, plan: Plan, nodes: Sequence[Node]) -> Crew:
+    graph = problem.graph
+    line = list(dict.fromkeys(plan.device[graph.ops[i].name] for i in graph.order if graph.ops[i].phase == "forward"))
+    line += [node.name for node in nodes if node.name not in line and plan.order.get(node.name)]
+    ticks = problem.arrays.ticks
+    column = {device.name: d for d, device in enumerate(problem.cluster.devices)}
+    memory = {node.name: node.memory_bytes for node in nodes}
+    stages = []
+    for k, name in enumerate(line):
+        mine = [i for i, op in enumerate(graph.ops) if plan.device[op.name] == name]
+        again = [i for i in mine if graph.ops[i].phase == "forward"] if k < len(line) - 1 else []
+        seconds = plan.predicted.load_seconds[name] + to_seconds(int(np.sum(ticks[again, column[name]])))
+        weights = sum(t.nbytes for i in mine if graph.ops[i].kind == "parameter" for t in graph.ops[i].outputs)
+        stash = weights * (len(line) - 1) if k < len(line) - 1 else 0
+        peak = plan.predicted.peak_bytes[name] + stash
+        stages.append(Share(name, len(mine), peak, stash, memory[name], seconds))
+    return Crew(plan, tuple(stages), tuple(node.name for node in nodes if node.name not in line))
