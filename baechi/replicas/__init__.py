@@ -7,12 +7,16 @@ __all__ = [
     "ATTACKS",
     "PROBLEMS",
     "RULES",
+    "Advice",
     "Replica",
+    "advise",
     "aggregate",
     "attack",
     "compressor",
+    "hessian_norm",
     "join",
     "method",
+    "parse_delay",
     "problem",
     "train",
 ]
@@ -21,25 +25,18 @@ _WHERE = {
     "ATTACKS": "baechi.replicas.attacks",
     "PROBLEMS": "baechi.replicas.problems",
     "RULES": "baechi.replicas.rules",
+    "Advice": "baechi.replicas.staleness",
     "Replica": "baechi.replicas.cluster.session",
+    "advise": "baechi.replicas.staleness",
     "aggregate": "baechi.replicas.rules",
     "attack": "baechi.replicas.attacks",
     "compressor": "baechi.replicas.compress",
+    "hessian_norm": "baechi.replicas.curvature",
     "join": "baechi.replicas.cluster.session",
     "method": "baechi.replicas.methods",
+    "parse_delay": "baechi.replicas.delays",
     "problem": "baechi.replicas.problems",
     "train": "baechi.replicas.cluster.train",
-    "Advice",
-    "advise",
-    "hessian_norm",
-    "parse_delay",
-]
-
-_WHERE: dict[str, str] = {
-    "Advice": "baechi.replicas.staleness",
-    "advise": "baechi.replicas.staleness",
-    "hessian_norm": "baechi.replicas.curvature",
-    "parse_delay": "baechi.replicas.delays",
 }
 """By public name, the module that has it: nothing is imported before it is used."""
 

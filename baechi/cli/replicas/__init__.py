@@ -2,21 +2,11 @@
 
 from types import ModuleType
 
-from baechi.cli.replicas import attack, run
+from baechi.cli.replicas import attack, clusters, compare, plan, run
 
 __all__ = ["COMMANDS", "DEFAULT"]
 
-COMMANDS: tuple[ModuleType, ...] = (run, attack)
-from baechi.cli.replicas import compare, run
-
-__all__ = ["COMMANDS", "DEFAULT"]
-
-COMMANDS: tuple[ModuleType, ...] = (compare, run)
-from baechi.cli.replicas import clusters, plan
-
-__all__ = ["COMMANDS", "DEFAULT"]
-
-COMMANDS: tuple[ModuleType, ...] = (clusters, plan)
+COMMANDS: tuple[ModuleType, ...] = (attack, clusters, compare, plan, run)
 """What `baechi replicas WHAT` can be."""
 
 DEFAULT = "run"

@@ -33,10 +33,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help=f"local steps of each worker (default {_STEPS})")
     parser.add_argument("--bytes", metavar="SIZE", help="what a worker may send, such as 2MB: equal bytes")
     parser.add_argument("--time", metavar="TIME", help="of the cost model, such as 30s: equal time")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each, from seeds 0 to N-1 (default 1)")
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="runs of each, from seeds 0 to N-1 (default 1)"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="M.OPTION=VALUE", help="an option of a method")
     parser.add_argument("--data", action="append", default=[], metavar="OPTION=VALUE", help="an option of the problem")
-    parser.add_argument("--points", type=int, default=40, metavar="N", help="how often the loss is looked at (default 40)")
+    parser.add_argument(
+        "--points", type=int, default=40, metavar="N", help="how often the loss is looked at (default 40)"
+    )
     parser.add_argument("--step-time", default="10ms", metavar="TIME", help="cost model: a gradient (default 10ms)")
     parser.add_argument("--bandwidth", default="12.5MB", metavar="SIZE", help="cost model: bytes a second (12.5MB)")
     parser.add_argument("--latency", default="0", metavar="TIME", help="cost model: of a message (default 0)")
@@ -101,7 +105,9 @@ def _entries(labels: Sequence[str], settings: Sequence[str]) -> "list[Entry]":
         name, text = _pair("--set", setting)
         label, dot, option = name.rpartition(".")
         if dot and label not in texts:
-            raise BaechiError("B108", f"--set {setting}: no method '{label}' takes part", help="one of: " + ", ".join(texts))
+            raise BaechiError(
+                "B108", f"--set {setting}: no method '{label}' takes part", help="one of: " + ", ".join(texts)
+            )
         for mine in [label] if dot else texts:
             texts[mine][option] = text
     return [
@@ -141,4 +147,6 @@ def _drawable() -> None:
 
     for name in ("bokeh", "jinja2"):
         if importlib.util.find_spec(name) is None:
-            raise BaechiError("B407", f"a page needs {name}, which is not installed", help="pip install 'baechi[report]'")
+            raise BaechiError(
+                "B407", f"a page needs {name}, which is not installed", help="pip install 'baechi[report]'"
+            )
