@@ -1,11 +1,13 @@
 """Write a page about a step, or one that compares several: timeline, memory, what limits it, what would help."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from baechi.cli.output import emit_json, say
 from baechi.cli.subject import planned
+from baechi.errors import BaechiError
 
 if TYPE_CHECKING:
     from baechi.target import Target
@@ -15,13 +17,15 @@ __all__ = ["configure", "execute"]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("files", metavar="FILE", nargs="+", help="what place -o or profile -o wrote")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="what place -o, profile -o or replicas -o wrote")
     parser.add_argument("-o", "--output", metavar="FILE", default="step.html", help="the page (default step.html)")
     parser.add_argument("--table", metavar="FILE", help="the measured op times that the plans were made with")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Simulate, look into it, and write."""
+    if (runs := [_run_of(path) for path in args.files]) and all(run is not None for run in runs):
+        return _report_run(args, runs)
     from baechi.report.files import Step
 
     names = _names(args.files)
@@ -39,6 +43,40 @@ def execute(args: argparse.Namespace) -> int:
     from baechi.report.page.write import write_report
 
     write_report(steps, args.output)
+    say(f"wrote {args.output}: open it in a browser")
+    return 0
+
+
+def _run_of(path: str) -> dict[str, Any] | None:
+    """The run of replicas in a file; None when it is something else."""
+    from baechi.document import load_json
+
+    value = load_json(path, "B405", missing="B401", malformed="B402").value
+    is_run = isinstance(value, dict) and str(value.get("schema", "")).startswith("baechi/replicas-run/")
+    return value if is_run else None
+
+
+def _report_run(args: argparse.Namespace, runs: Sequence[Any]) -> int:
+    """The page of a run of replicas.
+
+    Raises:
+        BaechiError: B108 on several, B407 without Bokeh, B809 when something is missing in the file.
+    """
+    if len(runs) > 1:
+        raise BaechiError("B108", "a page shows one run of replicas", help="write one for each")
+    if args.json:
+        emit_json(runs[0])
+        return 0
+    try:
+        from baechi.replicas.cluster.page import write_run
+    except ModuleNotFoundError as error:
+        what = f"a report needs {error.name}, which is not installed"
+        raise BaechiError("B407", what, help="pip install 'baechi[report]'") from None
+    try:
+        write_run(runs[0], args.output)
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{args.files[0]} is no whole run of replicas: {type(error).__name__}: {error}"
+        raise BaechiError("B809", what, help="write it again with baechi replicas -o") from None
     say(f"wrote {args.output}: open it in a browser")
     return 0
 

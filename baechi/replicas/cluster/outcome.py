@@ -1,16 +1,17 @@
 """What a run of replicas came to, as data and as text."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from baechi.replicas.cluster.hub import version_ages
-from baechi.report.layout import table
+from baechi.report.layout import fields, table
 from baechi.units import format_seconds
 
 if TYPE_CHECKING:
     from baechi.replicas.cluster.driver import Outcome, RunOptions, Statuses
 
-__all__ = ["age_law", "outcome_data", "outcome_text", "status_text"]
+__all__ = ["CELLS", "age_law", "cells", "outcome_data", "outcome_text", "status_text", "summary"]
 
 _LAST = 20
 
@@ -49,7 +50,7 @@ def outcome_data(outcome: "Outcome", options: "RunOptions") -> dict[str, Any]:
             {
                 "replica": index,
                 **_row(status, ages[index], options),
-                "losses": status["losses"],
+                "losses": [[step, loss if math.isfinite(loss) else None] for step, loss in status["losses"]],
                 "refused": status["refused"],
                 "refused_by_peer": {str(peer): why for peer, why in status["refused_by_peer"].items()},
                 "restarts": outcome.restarts.get(index, 0),
@@ -70,7 +71,7 @@ def outcome_data(outcome: "Outcome", options: "RunOptions") -> dict[str, Any]:
 
 
 def _row(status: Mapping[str, Any], age: float, options: "RunOptions") -> dict[str, Any]:
-    losses = [loss for _, loss in status["losses"]]
+    losses = [loss for _, loss in status["losses"] if math.isfinite(loss)]
     rate = status["rate"] / options.every
     return {
         "steps": status["steps"],
@@ -88,14 +89,7 @@ def _row(status: Mapping[str, Any], age: float, options: "RunOptions") -> dict[s
 def outcome_text(data: Mapping[str, Any]) -> str:
     """What happened, for people."""
     rows = data["replicas"]
-    delays = sorted(data["delays_seconds"])
-    lines = [
-        f"replicas    {len(rows)}, {data['mixing']} mixing, {data['topology']}, {data['capacity']:g} exchanges a second",
-        f"took        {format_seconds(data['seconds'])}",
-    ]
-    if delays:
-        lines.append(f"exchange    {format_seconds(delays[len(delays) // 2])} there and back, median of {len(delays)}")
-    lines += ["", *table([_HEADER, *map(_cells, rows)], _ALIGN)]
+    lines = [*summary(data), "", *table([CELLS, *map(cells, rows)], _ALIGN)]
     for row in rows:
         if row["error"]:
             lines.append(f"replica {row['replica']}: {row['error']}")
@@ -104,21 +98,36 @@ def outcome_text(data: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-_HEADER = ("replica", "steps", "steps/s", "loss", "age", "law", "exchanges", "apart", "refused")
+def summary(data: Mapping[str, Any]) -> list[str]:
+    """What is to be said of all replicas together."""
+    delays = sorted(data["delays_seconds"])
+    what = f"{len(data['replicas'])}, {data['mixing']} mixing, {data['topology']}"
+    pairs = [
+        ("replicas", f"{what}, up to {data['capacity']:g} exchanges a second"),
+        ("took", format_seconds(data["seconds"])),
+    ]
+    if delays:
+        median = format_seconds(delays[len(delays) // 2])
+        pairs.append(("exchange", f"{median} there and back, median of {len(delays):,}"))
+    return fields(pairs)
+
+
+CELLS = ("replica", "steps", "steps/s", "loss", "age", "law", "exchanges", "apart", "refused")
+"""The header of the table of replicas."""
+
 _ALIGN = ">>>>>>>><"
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of that table."""
     refused = ", ".join(f"{count} {why}" for why, count in sorted(row["refused"].items()))
-    loss = "" if row["loss"] is None else f"{row['loss']:.4f}"
-    law = "" if row["law"] is None else f"{row['law']:.1f}"
     return (
         str(row["replica"]),
         f"{row['steps']:,}",
         f"{row['steps_per_second']:.1f}",
-        loss,
+        "" if row["loss"] is None else f"{row['loss']:.4f}",
         f"{row['version_age']:.1f}",
-        law,
+        "" if row["law"] is None else f"{row['law']:.1f}",
         f"{row['exchanges']:,}",
         f"{row['apart']:.1%}",
         refused,
@@ -132,7 +141,7 @@ def status_text(statuses: "Statuses", options: "RunOptions") -> str:
         {"replica": index, **_row(status, ages[index], options), "refused": status["refused"]}
         for index, status in sorted(statuses.items())
     ]
-    lines = [*table([_HEADER, *map(_cells, rows)], _ALIGN)]
+    lines = [*table([CELLS, *map(cells, rows)], _ALIGN)]
     for index, status in sorted(statuses.items()):
         lines += [f"replica {index} leaves {peer} alone: {why}" for peer, why in status["ignored"].items()]
     return "\n".join(lines)

@@ -1,0 +1,112 @@
+"""A run of replicas as a page: losses, version ages beside the law, how long exchanges took, who refused what."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bokeh.core.types import ID
+from bokeh.embed import json_item
+from bokeh.layouts import gridplot
+from bokeh.models import HoverTool
+from bokeh.plotting import figure
+
+from baechi.files import write_atomic
+from baechi.replicas.cluster.outcome import CELLS, cells, summary
+from baechi.report.page.palette import colour_of
+from baechi.report.page.simple import TARGET, Table, simple_html
+
+__all__ = ["run_html", "write_run"]
+
+_WIDTH, _HEIGHT = 620, 320
+_MOST_POINTS = 500
+_TOOLS = "pan,box_zoom,wheel_zoom,save,reset"
+
+
+def write_run(data: Mapping[str, Any], path: str | Path) -> None:
+    """Write the page of a run.
+
+    Args:
+        data: what ``baechi replicas -o`` wrote.
+        path: of the HTML file, which is written whole or not at all.
+
+    Raises:
+        BaechiError: B404 when it cannot be written.
+    """
+    write_atomic(path, run_html(data))
+
+
+def run_html(data: Mapping[str, Any]) -> str:
+    """The page as text."""
+    rows = data["replicas"]
+    grid = gridplot(
+        [[_losses(rows), _ages(rows)], [_rates(rows), _delays(data["delays_seconds"])]],
+        toolbar_location="above",
+        merge_tools=True,
+        toolbar_options={"logo": None},
+    )
+    tables = [Table("Replicas", CELLS, [cells(row) for row in rows])]
+    refused = [
+        (str(row["replica"]), sender, why, f"{count:,}")
+        for row in rows
+        for sender, reasons in sorted(row["refused_by_peer"].items())
+        for why, count in sorted(reasons.items())
+    ]
+    if refused:
+        tables.append(Table("Messages without effect", ("replica", "from", "why", "how many"), refused))
+    return simple_html(f"{len(rows)} replicas that gossip", summary(data), dict(json_item(grid, ID(TARGET))), tables)
+
+
+def _losses(rows: Sequence[Mapping[str, Any]]) -> figure:
+    made = _figure("step", "loss")
+    for n, row in enumerate(rows):
+        points = [(step, loss) for step, loss in row["losses"] if loss is not None]
+        width = max(1, len(points) // _MOST_POINTS)
+        if points:
+            x, y = (_means(np.array(column, dtype=float), width) for column in zip(*points, strict=True))
+            made.line(x, y, color=colour_of(n), legend_label=f"replica {row['replica']}", line_width=1.5)
+    if made.legend:
+        made.legend.click_policy = "hide"
+    return made
+
+
+def _means(values: np.ndarray, width: int) -> list[float]:
+    """The means of stretches of so many."""
+    whole = len(values) // width * width
+    return [float(v) for v in values[:whole].reshape(-1, width).mean(axis=1)]
+
+
+def _ages(rows: Sequence[Mapping[str, Any]]) -> figure:
+    made = _figure("replica", "updates that the others miss")
+    x = [row["replica"] for row in rows]
+    made.vbar(x, top=[row["version_age"] for row in rows], width=0.7, color=colour_of(0), legend_label="seen")
+    known = [row for row in rows if row["law"] is not None]
+    if known:
+        expected = [row["law"] for row in known]
+        made.scatter(
+            [row["replica"] for row in known], expected, size=40, marker="dash", color="black", legend_label="law"
+        )
+    made.xaxis.ticker = x
+    return made
+
+
+def _rates(rows: Sequence[Mapping[str, Any]]) -> figure:
+    made = _figure("replica", "steps a second")
+    x = [row["replica"] for row in rows]
+    made.vbar(x, top=[row["steps_per_second"] for row in rows], width=0.7, color=colour_of(1))
+    made.xaxis.ticker = x
+    return made
+
+
+def _delays(delays: Sequence[float]) -> figure:
+    made = _figure("milliseconds there and back", "exchanges")
+    if delays:
+        counts, edges = np.histogram(1e3 * np.array(delays), bins=40)
+        made.quad(top=counts.tolist(), bottom=0, left=edges[:-1].tolist(), right=edges[1:].tolist(), color=colour_of(2))
+    return made
+
+
+def _figure(x: str, y: str) -> figure:
+    made = figure(width=_WIDTH, height=_HEIGHT, x_axis_label=x, y_axis_label=y, tools=_TOOLS)
+    made.add_tools(HoverTool(tooltips=[(x, "$x{0,0.[0]}"), (y, "$y{0,0.[0000]}")]))
+    return made
