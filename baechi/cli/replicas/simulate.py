@@ -104,9 +104,8 @@ def execute(args: argparse.Namespace) -> int:
     if given.get("sweep"):
         return _sweep(args, given)
     flags = (*_GENERAL, *_DRACO)
-    if any(
-        given.get(name) not in (None, False) for name in ("train", "resume", "no_unify", *(_key(f.name) for f in flags))
-    ):
+    choosing = ("train", "resume", "no_unify", *(_key(flag.name) for flag in flags))
+    if any(given.get(name) is not None and given[name] is not False for name in choosing):
         return _general(args, given)
     return _ages(args, given)
 
@@ -297,6 +296,7 @@ def _trial_options(given: Mapping[str, Any]) -> "tuple[TrialOptions, float]":
         churn=tuple(parse_change(text) for text in given["churn"] or ()),
     )
     seconds = _seconds(given, 1 / mixing.mean if mixing.mean else rate)
+    draco = any(given[_key(f.name)] is not None for f in _DRACO) or given.get("no_unify")
     problem = {
         "dimension": given["dimension"],
         "skew": given["skew"],
