@@ -74,10 +74,10 @@ class AgeModel:
             raise BaechiError("B842", f"capacity {self.capacity} is no rate", help="above 0, in exchanges a second")
         if not 0 < self.update_rate < math.inf or not 0 <= self.compute_offset < math.inf:
             raise BaechiError("B842", "the update clock needs a rate above 0 and an offset of 0 or more seconds")
-        if self.mixing not in MIXING or not 0 < self.weight <= 1:
-            raise BaechiError(
-                "B842", f"no mixing '{self.mixing}' of weight {self.weight}", help=f"{', '.join(MIXING)}; 0 to 1"
-            )
+        if self.mixing not in MIXING:
+            raise BaechiError("B842", f"there is no mixing '{self.mixing}'", help="one of: " + ", ".join(MIXING))
+        if not 0 < self.weight <= 1:
+            raise BaechiError("B842", f"a weight of {self.weight}", help="above 0, at most 1")
         if self.opportunistic and (len(rates) > 1 or self.mixing != "pull"):
             raise BaechiError(
                 "B842", "opportunistic gossip has one capacity and one-way messages", help="--mixing pull"
@@ -104,6 +104,7 @@ class Ages:
         staleness: (b,) mean of each.
         disagreement: (b + 1,) root mean square distance of the values from their weighted mean at these times, over
             the one at the beginning; empty when d is 0.
+        staleness_at_end: over peers and tracked sources, at the end.
         exchanges: how many.
         updates: of the tracked sources.
         sources: (k,) who is tracked.
@@ -120,6 +121,7 @@ class Ages:
     times: Floats
     staleness: Floats
     disagreement: Floats
+    staleness_at_end: float
     exchanges: int
     updates: int
     sources: Ints
@@ -153,7 +155,7 @@ def staleness_law(gossip: AgeModel) -> float | None:
 
 
 def transient_law(gossip: AgeModel, seconds: float) -> float | None:
-    """The mean of S over the first `seconds` of many peers that begin equal; None where no law is known.
+    """The mean of S after some seconds, of many peers that begin equal; None where no law is known.
 
     A source's news is a Yule process while few know them and logistic afterwards: P(not yet known after s) =
     E[1/(1 + W exp(lambda s)/n)], W exponential; S(t) = mu_eff times its integral to t.
@@ -163,9 +165,8 @@ def transient_law(gossip: AgeModel, seconds: float) -> float | None:
         return None
     n = gossip.topology.peers
     speed = gossip.effective_rate * _harmonic(n - 1) / law
-    w = -np.log1p(-(np.arange(2000) + 0.5) / 2000)[:, None]
-    t = (np.arange(400) + 0.5)[None, :] * seconds / 400
-    known = np.log1p(n / w) - np.log1p(n / w * np.exp(-speed * t))
+    w = -np.log1p(-(np.arange(4000) + 0.5) / 4000)
+    known = np.log1p(n / w) - np.log1p(n / w * np.exp(-speed * seconds))
     return float(gossip.effective_rate / speed * known.mean())
 
 
@@ -237,6 +238,7 @@ def simulate_ages(
         times=np.array([0.0, *ends] if warm else ends),
         staleness=np.array(means),
         disagreement=np.array(spread) / (spread[0] or 1.0) if state.values.shape[1] else np.zeros(0),
+        staleness_at_end=float(state.totals[PAIRS] / _pairs(state)),
         exchanges=int(state.totals[EXCHANGES]),
         updates=int(state.totals[UPDATES]),
         sources=state.sources,
@@ -270,6 +272,7 @@ def replay_ages(gossip: AgeModel, kinds: Ints, first: Ints, second: Ints, values
         times=np.zeros(1),
         staleness=np.array([mean]),
         disagreement=np.array([1.0, _disagreement(state) / (before or 1.0)]),
+        staleness_at_end=float(state.totals[PAIRS] / _pairs(state)),
         exchanges=int(state.totals[EXCHANGES]),
         updates=int(state.totals[UPDATES]),
         sources=state.sources,

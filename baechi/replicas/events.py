@@ -146,8 +146,11 @@ class Simulator:
         Raises:
             BaechiError: B404 when it cannot be written.
         """
-        kept = {k: v for k, v in self.__dict__.items() if k not in ("_make", "_step")}
-        write_state(path, kept)
+        write_state(path, self.state())
+
+    def state(self) -> dict[str, Any]:
+        """All but `make` and `step`, as data that pickle; it changes when the simulation goes on."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_make", "_step")}
 
     @classmethod
     def resume(cls, path: str | Path, make: Make, step: Step, trusted: Sequence[str] = ()) -> "Simulator":
@@ -162,9 +165,13 @@ class Simulator:
         Raises:
             BaechiError: B844 when the file is none of ours, or holds anything else.
         """
-        kept = read_state(path, trusted)
+        return cls.of_state(read_state(path, trusted), make, step)
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any], make: Make, step: Step) -> "Simulator":
+        """Go on from what `state` gave."""
         world = cls.__new__(cls)
-        world.__dict__.update(kept, _make=make, _step=step)
+        world.__dict__.update(state, _make=make, _step=step)
         return world
 
     def _at(self, at: float, kind: str, peer: int, *, data: Any = None) -> None:

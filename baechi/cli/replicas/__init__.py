@@ -2,11 +2,11 @@
 
 from types import ModuleType
 
-from baechi.cli.replicas import attack, clusters, compare, plan, run
+from baechi.cli.replicas import attack, clusters, compare, plan, run, simulate
 
 __all__ = ["COMMANDS", "DEFAULT"]
 
-COMMANDS: tuple[ModuleType, ...] = (attack, clusters, compare, plan, run)
+COMMANDS: tuple[ModuleType, ...] = (attack, clusters, compare, plan, run, simulate)
 """What `baechi replicas WHAT` can be."""
 
 DEFAULT = "run"
