@@ -77,12 +77,12 @@ def play(problem: "Problem", match: Match, *, steps: int, rate: float, seed: int
     x, last = problem.start(seed), None
     for step in range(steps):
         honest = problem.gradients(x, range(problem.workers - match.hostile), step)
-        if not torch.isfinite(honest).all():
+        if not _is_finite(honest):
             return _outcome(problem, x, step)
         sent = _sent(problem, match, x, honest, step, seed)
         last = aggregate(match.rule, sent, **_options(problem, match, x, last, rate, step))
         moved = x - rate * last
-        if not torch.isfinite(moved).all():
+        if not _is_finite(moved):
             return Outcome(None, problem.accuracy(moved), step)
         x = moved
     return _outcome(problem, x, steps)
@@ -131,6 +131,11 @@ def _options(
     if "start" in takes and last is not None:
         options["start"] = last
     return options
+
+
+def _is_finite(x: Tensor) -> bool:
+    """Whether the sum is: what has a NaN or an infinity, or is about to."""
+    return bool(torch.isfinite(x.sum()))
 
 
 def _outcome(problem: "Problem", x: Tensor, steps: int) -> Outcome:
