@@ -79,9 +79,11 @@ def encode(c: Compressor, v: Tensor, sizes: Sequence[int], key: Key) -> Tensor:
         c: is applied to each tensor by itself.
         v: (d,).
         sizes: of the tensors in it; their sum is d.
-        key: of the vector; each tensor's choice is its own.
+        key: of the first tensor; the others' have the numbers that follow.
     """
-    return torch.cat([c.encode(part, key._replace(tensor=n)) for n, part in enumerate(torch.split(v, list(sizes)))])
+    return torch.cat(
+        [c.encode(part, key._replace(tensor=key.tensor + n)) for n, part in enumerate(torch.split(v, list(sizes)))]
+    )
 
 
 def decode(c: Compressor, sent: Tensor, sizes: Sequence[int], dtype: torch.dtype, key: Key) -> Tensor:
@@ -89,7 +91,9 @@ def decode(c: Compressor, sent: Tensor, sizes: Sequence[int], dtype: torch.dtype
     unit = sent.element_size()
     lengths = [c.nbytes(size, dtype.itemsize) // unit for size in sizes]
     parts = zip(torch.split(sent, lengths), sizes, strict=True)
-    return torch.cat([c.decode(part, size, dtype, key._replace(tensor=n)) for n, (part, size) in enumerate(parts)])
+    return torch.cat(
+        [c.decode(part, size, dtype, key._replace(tensor=key.tensor + n)) for n, (part, size) in enumerate(parts)]
+    )
 
 
 def positive(text: str) -> float:

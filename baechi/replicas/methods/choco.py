@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from baechi.replicas.compress import compressor
-from baechi.replicas.compress.base import Key, decode, encode
+from baechi.replicas.compress.base import decode, encode
 from baechi.replicas.methods.core import Oracle, Step, Swap, Worker
 from baechi.replicas.methods.descent import Descent
 from baechi.replicas.methods.feedback import contracting
@@ -74,7 +74,7 @@ class ChocoWorker(Worker):
         self.x -= o.rate(t) * o.direction(self, oracle.gradient(self.x))
         if (t + 1) % o.h:
             return
-        c, key = compressor(o.c), Key(self.seed, t, worker=self.index)
+        c, key = compressor(o.c), self.key(t)
         sent = encode(c, self.x - self.hat, self.sizes, key)
         peers = tuple(j for j, w in enumerate(self.row) if w and j != self.index)
         heard = yield Swap(sent, peers)

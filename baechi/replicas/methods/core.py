@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from torch import Tensor
 
+from baechi.replicas.compress.base import Key
+
 if TYPE_CHECKING:
     from baechi.replicas.problems.base import Problem
 
@@ -100,6 +102,8 @@ class Worker:
         count: of workers.
         seed: of what is drawn; the same on all workers.
         sizes: of the tensors in the flat vector.
+        first: the number of the first of them in the model, when this is one shard of it: choices are by tensor, so
+            that shards choose as the whole would.
         x: its model, (d,); changed in place.
     """
 
@@ -108,6 +112,7 @@ class Worker:
     seed: int
     sizes: tuple[int, ...]
     x: Tensor
+    first: int = 0
     m: Tensor | None = field(default=None)
     """The momentum buffer; made at the first step that needs one."""
 
@@ -115,6 +120,10 @@ class Worker:
     def model(self) -> Tensor:
         """What is evaluated; of several workers, the mean."""
         return self.x
+
+    def key(self, t: int, use: int = 0) -> Key:
+        """Of what is drawn in step t."""
+        return Key(self.seed, t, use, self.first, self.index)
 
     def step(self, t: int, oracle: Oracle) -> Step:
         """Step t, from 0: local computing, and what it asks of others."""

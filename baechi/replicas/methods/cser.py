@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from baechi.replicas.compress import compressor
-from baechi.replicas.compress.base import Key
 from baechi.replicas.methods.core import Oracle, Step, Worker
 from baechi.replicas.methods.descent import Descent
 from baechi.replicas.methods.feedback import contracting, psync
@@ -59,12 +58,12 @@ class CserWorker(Worker):
 
     def step(self, t: int, oracle: Oracle) -> Step:
         """As `Worker`."""
-        o, key = self.o, Key(self.seed, t, _GRADIENTS, worker=self.index)
+        o = self.o
         v = o.rate(t) * o.direction(self, oracle.gradient(self.x))
-        p, r = yield from psync(v, compressor(o.c2), self.sizes, key)
+        p, r = yield from psync(v, compressor(o.c2), self.sizes, self.key(t, _GRADIENTS))
         self.x -= p
         self.e -= r
         if (t + 1) % o.h == 0:
-            reset, left = yield from psync(self.e, compressor(o.c1), self.sizes, key._replace(use=_ERRORS))
+            reset, left = yield from psync(self.e, compressor(o.c1), self.sizes, self.key(t, _ERRORS))
             self.x += reset - self.e
             self.e.copy_(left)

@@ -99,7 +99,9 @@ class Descent:
         worker.m.mul_(self.momentum).add_(g)
         return g + self.momentum * worker.m if self.nesterov else worker.m.clone()
 
-    def worker(self, index: int, count: int, x0: Tensor, seed: int, sizes: tuple[int, ...] = ()) -> Worker:
+    def worker(
+        self, index: int, count: int, x0: Tensor, seed: int, sizes: tuple[int, ...] = (), first: int = 0
+    ) -> Worker:
         """The state of one of `count` workers before the first step.
 
         Args:
@@ -108,8 +110,12 @@ class Descent:
             x0: (d,); copied.
             seed: of all that is drawn; the same for all.
             sizes: of the tensors in the vector; one of d elements when empty.
+            first: the number of the first of them, when the vector is one shard of a placed model. A worker for
+                each shard does what one for the whole would, where it is; but for `clip`, whose norm is the shard's.
         """
-        return self.begin(index=index, count=count, seed=seed, sizes=sizes or (len(x0),), x=x0.detach().clone())
+        return self.begin(
+            index=index, count=count, seed=seed, sizes=sizes or (len(x0),), first=first, x=x0.detach().clone()
+        )
 
     def begin(self, **state: Any) -> Worker:
         """The worker's class, made with `state`."""

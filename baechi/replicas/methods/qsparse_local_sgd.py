@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from baechi.replicas.compress import compressor
-from baechi.replicas.compress.base import Key
 from baechi.replicas.methods.core import Oracle, Step, Worker
 from baechi.replicas.methods.descent import Descent
 from baechi.replicas.methods.feedback import contracting, mean_compressed
@@ -54,8 +53,7 @@ class QsparseWorker(Worker):
         if (t + 1) % o.h:
             return
         v = self.e + self.agreed - self.x
-        key = Key(self.seed, t, worker=self.index)
-        mean, own = yield from mean_compressed(v, compressor(o.c), self.sizes, key)
+        mean, own = yield from mean_compressed(v, compressor(o.c), self.sizes, self.key(t))
         self.e.copy_(v - own)
         self.agreed -= mean
         self.x.copy_(self.agreed)

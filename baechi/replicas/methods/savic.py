@@ -76,8 +76,12 @@ class SavicWorker(Worker):
             self.x.copy_((yield Mean(self.x)))
 
     def _signs(self, t: int) -> Tensor:
-        drawn = torch.randint(2, (len(self.x),), generator=Key(self.seed, t).generator())
-        return (2 * drawn - 1).to(self.x)
+        shared = Key(self.seed, t, tensor=self.first)
+        drawn = [
+            torch.randint(2, (size,), generator=shared._replace(tensor=self.first + n).generator())
+            for n, size in enumerate(self.sizes)
+        ]
+        return (2 * torch.cat(drawn) - 1).to(self.x)
 
     def _rescale_oasis(self, p: int, estimate: Tensor) -> None:
         beta = self.o.beta if p else 0.0
