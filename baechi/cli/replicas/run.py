@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["configure", "execute"]
 
 _GOSSIP = ("replicas", "devices", "mixing", "capacity", "every", "topology", "max_staleness", "rule", "buffers", "seed")
-_RUN = ("checkpoint", "checkpoint_every", "resume", "address", "run", "restarts")
+_RUN = ("checkpoint", "checkpoint_every", "resume", "address", "run", "restarts", "method")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +39,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     mixing.add_argument("--topology", metavar="NAME", help="complete (default), ring, torus, exponential, …")
     mixing.add_argument("--max-staleness", type=whole, metavar="N", help="refuse models that miss more of our updates")
     mixing.add_argument("--rule", metavar="NAME", help="robust aggregation of the newest snapshots: krum, median, …")
-    mixing.add_argument("--option", action="append", metavar="K=V", default=[], help="of the rule, or of gossip")
+    mixing.add_argument(
+        "--option", action="append", metavar="K=V", default=[], help="of the rule, of gossip, or of the method"
+    )
     mixing.add_argument("--buffers", action="store_true", default=None, help="mix floating-point buffers too")
     mixing.add_argument("--seed", type=whole, metavar="N", help="of the choice of peers (default 0)")
+    parser.add_argument("--method", metavar="NAME", help="no gossip: a synchronous method, cser, local-adaalter, …")
     kept = parser.add_argument_group("checkpoints")
     kept.add_argument("--checkpoint", metavar="DIR", help="keep checkpoints there")
     kept.add_argument("--checkpoint-every", type=positive, metavar="N", help="steps from one to the next (default 100)")

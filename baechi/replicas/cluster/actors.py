@@ -48,6 +48,14 @@ class ReplicaActor:
         """For a gang: as `Hub.boundary`."""
         return self._hub.boundary(rank, step, arrays, loss)
 
+    def address(self) -> tuple[str, int]:
+        """Where this replica can be reached by the others, for a method: this machine, and a port."""
+        return _free_address()
+
+    def put_on_wire(self, nbytes: int) -> None:
+        """For a gang: as `Hub.put_on_wire`."""
+        self._hub.put_on_wire(nbytes)
+
     def train(self, session: Session, body: Body) -> Ended:
         """Run the script or function here."""
         enter(replace(session, hub=self._hub))
@@ -85,12 +93,7 @@ class WorkerActor:
 
     def address(self) -> tuple[str, int]:
         """Where rank 0 of a gang can be reached: this machine, and a port that was free just now."""
-        import ray.util
-
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            here: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-            return here, probe.getsockname()[1]
+        return _free_address()
 
     def train(self, session: Session, body: Body, hub: Any, address: tuple[str, int]) -> Ended:
         """Run the script or function here, as one of the workers that `torchrun` would have started."""
@@ -102,6 +105,15 @@ class WorkerActor:
         }
         enter(replace(session, hub=_Far(hub)))
         return body.run(f"replica-{session.index}.{session.rank}")
+
+
+def _free_address() -> tuple[str, int]:
+    import ray.util
+
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        here: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        return here, probe.getsockname()[1]
 
 
 class _Far:
@@ -121,3 +133,6 @@ class _Far:
 
         found: Arrays | None = ray.get(self._hub.boundary.remote(rank, step, arrays, loss))
         return found
+
+    def put_on_wire(self, nbytes: int) -> None:
+        self._hub.put_on_wire.remote(nbytes)

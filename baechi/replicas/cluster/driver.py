@@ -44,6 +44,8 @@ class RunOptions:
         address: of a Ray cluster; None for one on this machine, for as long as the run takes.
         run: a name; replicas of the same name on one cluster find each other.
         restarts: how often each replica is brought back.
+        method: by which replicas train together instead of gossiping; none when empty.
+        method_options: of it.
     """
 
     hub: HubOptions
@@ -55,6 +57,8 @@ class RunOptions:
     address: str | None = None
     run: str = "run"
     restarts: int = 3
+    method: str = ""
+    method_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,7 @@ class Driver:
         self._replicas: dict[int, _Replica] = {}
         self._statuses: dict[int, Mapping[str, Any]] = {}
         self._began = time.monotonic()
+        self._rendezvous = ("", 0)
         self._ray: Any = None
         self._open: Any = None
 
@@ -118,6 +123,8 @@ class Driver:
                 for index in itertools.islice(free, count):
                     self._replicas[index] = self._spawn(index, 0, joining)
                 self._introduce(*self._replicas)
+                if self._options.method:
+                    self._rendezvous = self.call(0, "address")
                 for index in tuple(self._replicas):
                     self._send_off(index, joining)
         except BaseException:
@@ -243,6 +250,10 @@ class Driver:
                 str(Path(options.checkpoint) / f"replica-{index}") if options.checkpoint else "",
                 options.checkpoint_every,
                 options.resume or joining or replica.incarnation > 0,
+                options.method,
+                options.method_options,
+                options.hub.seed,
+                self._rendezvous,
             )
             for rank in range(options.hub.shares)
         ]

@@ -150,7 +150,14 @@ class Hub:
         with self._lock:
             if self._gossip is None:
                 return None
-            return self._hear(message)
+            answer = self._hear(message)
+            self._history.sent += _nbytes(answer)
+            return answer
+
+    def put_on_wire(self, nbytes: int) -> None:
+        """Count bytes that a worker sent by other ways."""
+        with self._lock:
+            self._history.sent += nbytes
 
     def start(self) -> None:
         """Begin to mix."""
@@ -185,6 +192,7 @@ class Hub:
                 "apart": history.apart,
                 "exchange_rate": history.exchange_rate,
                 "delays_seconds": list(self._delays),
+                "sent_bytes": history.sent,
             }
 
     def _begin(self) -> None:
@@ -289,6 +297,7 @@ class Hub:
         took = time.monotonic() - began
         with self._lock:
             self._history.exchanges += 1
+            self._history.sent += _nbytes(envelope.message)
             self._round_trip = took if not self._delays else 0.8 * self._round_trip + 0.2 * took
             self._delays = [*self._delays[-_KEPT_DELAYS:], took]
             if answer is None:
@@ -305,6 +314,7 @@ class _History:
     losses: list[tuple[int, float]] = field(default_factory=list)
     apart: float = 0.0
     exchanges: int = 0
+    sent: int = 0
     _began: tuple[int, float] | None = None
     _last: float = 0.0
 
@@ -324,6 +334,10 @@ class _History:
     def exchange_rate(self) -> float:
         """Exchanges a second since the first step."""
         return 0.0 if self._began is None else self.exchanges / max(time.monotonic() - self._began[1], 1e-9)
+
+
+def _nbytes(message: Message | None) -> int:
+    return 0 if message is None or message.snapshot is None else message.snapshot.nbytes
 
 
 def _sum(left: Arrays, right: Arrays) -> Arrays:

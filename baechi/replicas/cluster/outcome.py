@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from baechi.replicas.cluster.hub import version_ages
 from baechi.report.layout import fields, table
-from baechi.units import format_seconds
+from baechi.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from baechi.replicas.cluster.driver import Outcome, RunOptions, Statuses
@@ -43,13 +43,13 @@ def age_law(count: int, update_rate: float, exchange_rate: float, mixing: str) -
 def outcome_data(outcome: "Outcome", options: "RunOptions") -> dict[str, Any]:
     """What happened, as plain data."""
     ages = {**version_ages(outcome.statuses), **outcome.ages}
-    rows = []
+    rows, pace = [], _pace(outcome.statuses)
     for index, status in sorted(outcome.statuses.items()):
         ended = outcome.ended.get(index)
         rows.append(
             {
                 "replica": index,
-                **_row(status, ages[index], options),
+                **_row(status, ages[index], pace, options),
                 "losses": [[step, loss if math.isfinite(loss) else None] for step, loss in status["losses"]],
                 "refused": status["refused"],
                 "refused_by_peer": {str(peer): why for peer, why in status["refused_by_peer"].items()},
@@ -60,6 +60,7 @@ def outcome_data(outcome: "Outcome", options: "RunOptions") -> dict[str, Any]:
         )
     return {
         "schema": "baechi/replicas-run/1",
+        "method": options.method or None,
         "mixing": options.hub.gossip.mixing,
         "topology": options.hub.topology,
         "capacity": options.hub.capacity,
@@ -70,7 +71,13 @@ def outcome_data(outcome: "Outcome", options: "RunOptions") -> dict[str, Any]:
     }
 
 
-def _row(status: Mapping[str, Any], age: float, options: "RunOptions") -> dict[str, Any]:
+def _pace(statuses: "Statuses") -> float:
+    """Exchanges a second that a replica begins, on average."""
+    rates = [float(status["exchange_rate"]) for status in statuses.values()]
+    return sum(rates) / max(1, len(rates))
+
+
+def _row(status: Mapping[str, Any], age: float, pace: float, options: "RunOptions") -> dict[str, Any]:
     losses = [loss for _, loss in status["losses"] if math.isfinite(loss)]
     rate = status["rate"] / options.every
     return {
@@ -80,8 +87,9 @@ def _row(status: Mapping[str, Any], age: float, options: "RunOptions") -> dict[s
         "loss": sum(losses[-_LAST:]) / len(losses[-_LAST:]) if losses else None,
         "version": status["version"],
         "version_age": age,
-        "law": age_law(options.hub.count, rate, status["exchange_rate"], options.hub.gossip.mixing),
+        "law": age_law(options.hub.count, rate, pace, options.hub.gossip.mixing),
         "exchanges": status["mixed"],
+        "sent_bytes": status["sent_bytes"],
         "apart": status["apart"],
     }
 
@@ -101,9 +109,13 @@ def outcome_text(data: Mapping[str, Any]) -> str:
 def summary(data: Mapping[str, Any]) -> list[str]:
     """What is to be said of all replicas together."""
     delays = sorted(data["delays_seconds"])
-    what = f"{len(data['replicas'])}, {data['mixing']} mixing, {data['topology']}"
+    if data["method"]:
+        what = f"{len(data['replicas'])}, trained together by {data['method']}"
+    else:
+        what = f"{len(data['replicas'])}, {data['mixing']} mixing, {data['topology']}, "
+        what += f"up to {data['capacity']:g} exchanges a second"
     pairs = [
-        ("replicas", f"{what}, up to {data['capacity']:g} exchanges a second"),
+        ("replicas", what),
         ("took", format_seconds(data["seconds"])),
     ]
     if delays:
@@ -112,10 +124,10 @@ def summary(data: Mapping[str, Any]) -> list[str]:
     return fields(pairs)
 
 
-CELLS = ("replica", "steps", "steps/s", "loss", "age", "law", "exchanges", "apart", "refused")
+CELLS = ("replica", "steps", "steps/s", "loss", "age", "law", "mixed", "apart", "sent", "refused")
 """The header of the table of replicas."""
 
-_ALIGN = ">>>>>>>><"
+_ALIGN = ">>>>>>>>><"
 
 
 def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -126,10 +138,11 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{row['steps']:,}",
         f"{row['steps_per_second']:.1f}",
         "" if row["loss"] is None else f"{row['loss']:.4f}",
-        f"{row['version_age']:.1f}",
+        f"{row['version_age']:.1f}" if row["exchanges"] else "",
         "" if row["law"] is None else f"{row['law']:.1f}",
-        f"{row['exchanges']:,}",
-        f"{row['apart']:.1%}",
+        f"{row['exchanges']:,}" if row["exchanges"] else "",
+        f"{row['apart']:.1%}" if row["exchanges"] else "",
+        format_bytes(row["sent_bytes"]),
         refused,
     )
 
@@ -138,7 +151,7 @@ def status_text(statuses: "Statuses", options: "RunOptions") -> str:
     """The live table."""
     ages = version_ages(statuses)
     rows = [
-        {"replica": index, **_row(status, ages[index], options), "refused": status["refused"]}
+        {"replica": index, **_row(status, ages[index], _pace(statuses), options), "refused": status["refused"]}
         for index, status in sorted(statuses.items())
     ]
     lines = [*table([CELLS, *map(cells, rows)], _ALIGN)]

@@ -1,7 +1,7 @@
 """What a training script sees of its replica: it joins, says when a step is done, and goes on from a checkpoint."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -10,6 +10,8 @@ from baechi.replicas.peer import Arrays
 
 if TYPE_CHECKING:
     import torch
+
+    from baechi.replicas.cluster.rounds import Rounds
 
 __all__ = ["Hand", "Replica", "Session", "enter", "join"]
 
@@ -25,6 +27,9 @@ class Hand(Protocol):
 
     def boundary(self, rank: int, step: int, arrays: Arrays, loss: float | None) -> Arrays | None:
         """As `Hub.boundary`."""
+
+    def put_on_wire(self, nbytes: int) -> None:
+        """As `Hub.put_on_wire`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,10 @@ class Session:
         checkpoint: directory of this replica's checkpoints; none when empty.
         checkpoint_every: steps from one to the next.
         resume: whether to go on from the newest one.
+        method: by which the replicas train together instead of gossiping; none when empty.
+        method_options: of it.
+        seed: of what the method draws.
+        rendezvous: where replica 0 can be reached, for a method.
     """
 
     index: int = 0
@@ -54,6 +63,10 @@ class Session:
     checkpoint: str = ""
     checkpoint_every: int = 100
     resume: bool = False
+    method: str = ""
+    method_options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    rendezvous: tuple[str, int] = ("", 0)
 
 
 _SESSION = Session()
@@ -99,7 +112,26 @@ def join(model: Any, optimizer: "torch.optim.Optimizer | None" = None) -> "Repli
     """
     from baechi.replicas.cluster.weights import weights_of
 
-    return Replica(_SESSION, weights_of(model, buffers=_SESSION.buffers), optimizer)
+    return Replica(_SESSION, weights_of(model, buffers=_SESSION.buffers), optimizer, _rounds(model, optimizer))
+
+
+def _rounds(model: Any, optimizer: Any) -> "Rounds | None":
+    """What makes the updates when the replicas train by a method."""
+    session = _SESSION
+    if not session.method:
+        return None
+    from baechi.replicas.cluster.rounds import Rounds
+
+    return Rounds(
+        session.method,
+        session.method_options,
+        model,
+        optimizer,
+        index=session.index,
+        count=session.count,
+        seed=session.seed,
+        rendezvous=session.rendezvous,
+    )
 
 
 class Replica:
@@ -109,8 +141,8 @@ class Replica:
         done: steps that it has made, those before a checkpoint included.
     """
 
-    def __init__(self, session: Session, weights: Any, optimizer: Any) -> None:
-        self._session, self._weights, self._optimizer = session, weights, optimizer
+    def __init__(self, session: Session, weights: Any, optimizer: Any, rounds: "Rounds | None" = None) -> None:
+        self._session, self._weights, self._optimizer, self._rounds = session, weights, optimizer, rounds
         self.done = 0
         if session.resume:
             self._resume()
@@ -144,6 +176,10 @@ class Replica:
         """
         self.done += 1
         session = self._session
+        if self._rounds is not None:
+            sent = self._rounds.step()
+            if session.hub is not None:
+                session.hub.put_on_wire(sent)
         if session.hub is not None and self.done % session.every == 0:
             number = None if loss is None else float(loss)
             taught = session.hub.boundary(session.rank, self.done, self._weights.read(), number)

@@ -35,18 +35,37 @@ def run_options(path: str | None = None, flags: Mapping[str, Any] | None = None)
     hub = {name: given.pop(flag) for flag, name in _HUB.items() if flag in given}
     run = {f.name: given.pop(f.name) for f in fields(RunOptions) if f.name in given}
     gossip = {f.name: given.pop(f.name) for f in fields(GossipOptions) if f.name in given}
-    if given and not gossip.get("rule"):
-        known = sorted(
-            {*_HUB, *(f.name for kind in (RunOptions, GossipOptions) for f in fields(kind))} - {"hub", "gossip"}
-        )
-        raise BaechiError("B801", f"replicas have no option '{next(iter(given))}'", help="one of: " + ", ".join(known))
     hub.setdefault("count", _DEFAULT_REPLICAS)
     _check(hub)
-    rule_options = {**gossip.pop("rule_options", {}), **given}
+    if run.get("method"):
+        hub, run = _of_method(hub, run, gossip, given)
+    elif given and not gossip.get("rule"):
+        raise _unknown(next(iter(given)))
+    rule_options = {**gossip.pop("rule_options", {}), **given} if gossip.get("rule") else {}
     try:
         return RunOptions(HubOptions(**hub, gossip=GossipOptions(**gossip, rule_options=rule_options)), **run)
     except TypeError as error:
         raise BaechiError("B801", f"an option has a value of the wrong type: {error}") from None
+
+
+def _of_method(
+    hub: dict[str, Any], run: dict[str, Any], gossip: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of a run by a method, which does not gossip and cannot go on without one of its workers."""
+    from baechi.replicas.cluster.rounds import check_method
+
+    extra = [*gossip, *(name for name in ("capacity", "topology", "resume") if name in {**hub, **run})]
+    if extra or hub.get("shares", 1) > 1:
+        what = f"method '{run['method']}' does not gossip, so it has no {(extra or ['gangs'])[0]}"
+        raise BaechiError("B801", what, help="leave it out")
+    check_method(run["method"], given)
+    return {**hub, "capacity": 0.0}, {**run, "method_options": dict(given), "restarts": 0}
+
+
+def _unknown(name: str) -> BaechiError:
+    known = {*_HUB, *(f.name for kind in (RunOptions, GossipOptions) for f in fields(kind))}
+    known -= {"hub", "gossip", "method_options", "rule_options"}
+    return BaechiError("B801", f"replicas have no option '{name}'", help="one of: " + ", ".join(sorted(known)))
 
 
 def _check(hub: Mapping[str, Any]) -> None:
