@@ -181,7 +181,7 @@ class Replica:
             if session.hub is not None:
                 session.hub.put_on_wire(sent)
         if session.hub is not None and self.done % session.every == 0:
-            number = None if loss is None else float(loss)
+            number = None if loss is None else float(loss.detach() if hasattr(loss, "detach") else loss)
             taught = session.hub.boundary(session.rank, self.done, self._weights.read(), number)
             if taught is not None:
                 self._weights.write(taught)

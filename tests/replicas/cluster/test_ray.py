@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 
+import baechi
 from baechi.errors import BaechiError
 from baechi.replicas.cluster.body import Body
 from baechi.replicas.cluster.driver import Driver, RunOptions, Statuses
@@ -200,6 +202,40 @@ def test_a_gang_trains_one_placed_model(tmp_path: Path) -> None:
         assert (status["steps"], status["version"]) == (60, 60)
         assert status["losses"][-1][1] < 0.7 * status["losses"][0][1]
     assert outcome.statuses[0]["mixed"] > 0
+
+
+def test_a_method_under_ray_is_what_its_definition_says(tmp_path: Path) -> None:
+    """Synchronous SGD on two replicas is plain SGD on the mean of both gradients."""
+    outcome = baechi.replicas.train(_linear, 2, logs=str(tmp_path), threads=1, method="sync-sgd")
+    weight = torch.zeros(1, 4)
+    for k in range(30):
+        gradients = []
+        for index in range(2):
+            x, y = _batch(index, k)
+            gradients.append(2 * (x @ weight.T - y).T @ x / len(x))
+        weight = weight - 0.1 * (gradients[0] + gradients[1]) / 2
+    for index, model in outcome.models.items():
+        assert np.allclose(model[0], weight.numpy(), atol=1e-6)
+        assert outcome.statuses[index]["sent_bytes"] == 30 * 4 * 4
+
+
+def _batch(index: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(10 * k + index))
+    return x, x.sum(1, keepdim=True) + index
+
+
+def _linear() -> None:
+    model = torch.nn.Linear(4, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    replica = baechi.replicas.join(model, optimizer)
+    for k in replica.steps(30):
+        x, y = _batch(replica.index, k)
+        loss = (model(x) - y).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        replica.step(loss)
 
 
 def test_who_lacks_the_token_gets_nothing(script: Path, tmp_path: Path) -> None:
