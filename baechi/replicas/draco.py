@@ -24,6 +24,7 @@ from baechi.replicas.topology import Topology, mixing_warning
 __all__ = ["Draco", "DracoOptions", "Exchange", "draco_warning", "receiver_weights"]
 
 _MASK = (1 << 64) - 1
+_MEMORY = 0.005  # of the mean weight in push-sum: of so many of the last updates
 
 Exchange: TypeAlias = Literal["update", "model", "push-sum"]
 
@@ -189,7 +190,7 @@ class Draco:
 
         A whole update, as in synchronous push-sum, would throw a peer far off whose weight is small at the moment.
         """
-        self._typical += (self._weight - self._typical) / (self.version + 1)
+        self._typical += (self._weight - self._typical) * max(1 / (self.version + 1), _MEMORY)
         return self._weight / self._typical
 
     def tick(self, now: float, random: Random) -> Sequence[Envelope]:
