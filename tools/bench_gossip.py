@@ -9,7 +9,8 @@ import argparse
 import resource
 import time
 
-from baechi.replicas.ages import AgeModel, simulate_ages, staleness_law, transient_law
+from baechi.replicas.age_model import AgeModel, staleness_law, transient_law
+from baechi.replicas.ages import simulate_ages
 from baechi.replicas.sweep import POLICIES, sweep
 from baechi.replicas.topology import parse_topology
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from baechi.errors import BaechiError
-from baechi.replicas.ages import AgeModel, replay_ages
+from baechi.replicas.age_model import AgeModel
+from baechi.replicas.ages import replay_ages
 from baechi.replicas.clocks import Distribution, parse_distribution
 from baechi.replicas.conditions import Conditions, parse_change, parse_partition
 from baechi.replicas.events import Simulator

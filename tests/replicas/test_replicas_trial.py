@@ -8,7 +8,7 @@ import pytest
 from baechi.errors import BaechiError
 from baechi.replicas.clocks import Distribution, parse_distribution
 from baechi.replicas.conditions import Conditions, parse_change
-from baechi.replicas.draco import DracoOptions
+from baechi.replicas.draco_options import DracoOptions
 from baechi.replicas.gossip import GossipOptions
 from baechi.replicas.regression import Regression
 from baechi.replicas.sweep import sweep, sweep_page
