@@ -37,10 +37,10 @@ _WHERE = {
     "PROBLEMS": "baechi.replicas.problems",
     "RULES": "baechi.replicas.rules",
     "Advice": "baechi.replicas.staleness",
-    "AgeModel": "baechi.replicas.ages",
+    "AgeModel": "baechi.replicas.age_model",
     "Conditions": "baechi.replicas.conditions",
     "Draco": "baechi.replicas.draco",
-    "DracoOptions": "baechi.replicas.draco",
+    "DracoOptions": "baechi.replicas.draco_options",
     "Replica": "baechi.replicas.cluster.session",
     "Simulator": "baechi.replicas.events",
     "Topology": "baechi.replicas.topology",
@@ -57,7 +57,7 @@ _WHERE = {
     "parse_topology": "baechi.replicas.topology",
     "problem": "baechi.replicas.problems",
     "simulate_ages": "baechi.replicas.ages",
-    "staleness_law": "baechi.replicas.ages",
+    "staleness_law": "baechi.replicas.age_model",
     "train": "baechi.replicas.cluster.train",
 }
 """By public name, the module that has it: nothing is imported before it is used."""

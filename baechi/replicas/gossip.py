@@ -26,6 +26,7 @@ Choose: TypeAlias = Callable[[Random, float], int | None]
 
 _FIRST_BACKOFF_SECONDS, _LAST_BACKOFF_SECONDS = 0.5, 30.0
 _TRIES = 4
+_MEMORY = 0.005  # of the mean weight in push-sum: of so many of the last updates
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Gossip:
         self.mixed = 0
         self._choose = choose
         self._model = arrays
-        self._weight = 1.0
+        self._weight = self._typical = 1.0
         self._serial = 0
         self._asked: dict[int, Snapshot | None] = {}
         self._kept: dict[int, Snapshot] = {}
@@ -140,7 +141,7 @@ class Gossip:
     def learned(self, arrays: Arrays, since: Arrays, now: float) -> Sequence[Envelope]:
         """Local steps took the model from `since` to `arrays`: one update more of its own."""
         self.settle(now)
-        scale = self.scale * self._weight
+        scale = self.scale * self._share()
         if self._model is since and scale == 1.0:
             self._model = arrays
         else:
@@ -156,6 +157,14 @@ class Gossip:
         while self._waiting and self._waiting[0][0] <= now:
             _, snapshot, against = self._waiting.pop(0)
             self._mix(snapshot, against)
+
+    def _share(self) -> float:
+        """What an update counts in push-sum's sums: the weight, over what it is on average, so that all peers count alike.
+
+        The weight alone would count those more whom more links lead to.
+        """
+        self._typical += (self._weight - self._typical) * max(1 / (self.version + 1), _MEMORY)
+        return self._weight / self._typical
 
     def tick(self, now: float, random: Random) -> Sequence[Envelope]:
         """Turn to one neighbour that is not left alone for a while."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from baechi.errors import BaechiError
 from baechi.files import write_atomic
-from baechi.replicas.ages import AgeModel, simulate_ages, staleness_law
+from baechi.replicas.age_model import AgeModel, staleness_law
+from baechi.replicas.ages import simulate_ages
 from baechi.replicas.topology import parse_topology
 
 __all__ = ["POLICIES", "Point", "sweep", "sweep_page"]

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from baechi.errors import BaechiError
-from baechi.replicas.ages import AgeModel, staleness_law
+from baechi.replicas.age_model import AgeModel, staleness_law
 from baechi.replicas.conditions import Conditions
-from baechi.replicas.draco import Draco, DracoOptions, draco_warning, receiver_weights
+from baechi.replicas.draco import Draco
+from baechi.replicas.draco_options import DracoOptions, draco_warning, receiver_weights
 from baechi.replicas.events import Make, Simulator
 from baechi.replicas.gossip import Gossip, GossipOptions
 from baechi.replicas.regression import Regression
@@ -129,7 +130,7 @@ class Trial:
 
     def save(self, path: str | Path) -> None:
         """Write the state to a file; raises as `write_state`."""
-        kept = {"version": _VERSION, "options": asdict_of(self.options), "samples": [tuple(s) for s in self.samples]}
+        kept = {"version": _VERSION, "options": _plain(self.options), "samples": [tuple(s) for s in self.samples]}
         write_state(path, {**kept, "world": self.world.state()})
 
     @classmethod
@@ -147,7 +148,7 @@ class Trial:
         if kept.get("version") != _VERSION:
             raise BaechiError("B844", f"{path} is no state of a trial")
         options = replace(options, every=kept["options"]["every"])
-        ours = asdict_of(options)
+        ours = _plain(options)
         for name, value in kept["options"].items():
             if ours[name] != value:
                 raise BaechiError(
@@ -208,7 +209,7 @@ class Trial:
         return behind / (len(up) * (len(up) - 1))
 
 
-def asdict_of(options: TrialOptions) -> dict[str, Any]:
+def _plain(options: TrialOptions) -> dict[str, Any]:
     """The options as plain data."""
     data = asdict(replace(options, conditions=Conditions()))
     c = options.conditions

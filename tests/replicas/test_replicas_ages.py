@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from baechi.errors import BaechiError
-from baechi.replicas.ages import AgeModel, Ages, replay_ages, simulate_ages, staleness_law, transient_law
+from baechi.replicas.age_model import AgeModel, staleness_law, transient_law
+from baechi.replicas.ages import Ages, replay_ages, simulate_ages
 from baechi.replicas.topology import mixing_matrix, parse_topology
 
 

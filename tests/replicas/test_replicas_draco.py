@@ -9,7 +9,8 @@ import pytest
 from baechi.errors import BaechiError
 from baechi.replicas.clocks import Distribution, parse_distribution
 from baechi.replicas.conditions import Conditions
-from baechi.replicas.draco import Draco, DracoOptions, draco_warning, receiver_weights
+from baechi.replicas.draco import Draco
+from baechi.replicas.draco_options import DracoOptions, draco_warning, receiver_weights
 from baechi.replicas.events import Simulator
 from baechi.replicas.peer import Arrays, Message, Snapshot
 from baechi.replicas.topology import Topology, parse_topology, perron_weights, topology_of

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from baechi.errors import BaechiError
-from baechi.replicas.ages import AgeModel, replay_ages
+from baechi.replicas.age_model import AgeModel
+from baechi.replicas.ages import replay_ages
 from baechi.replicas.clocks import Distribution, parse_distribution
 from baechi.replicas.conditions import Conditions, parse_change, parse_partition
 from baechi.replicas.events import Simulator
 from baechi.replicas.gossip import Gossip, GossipOptions
 from baechi.replicas.peer import Arrays, Envelope, Message, Snapshot
 from baechi.replicas.state import read_state, write_state
-from baechi.replicas.topology import Chooser, parse_topology
+from baechi.replicas.topology import Chooser, parse_topology, topology_of
 
 NEVER = Distribution(offset=1e9)
 
@@ -89,6 +90,23 @@ def test_push_sum_loses_nothing_whatever_is_lost_on_the_way(drop: float) -> None
     world.run(200.0)
     assert (world.counts["dropped"] > 50) == (drop > 0)
     assert np.allclose(models(world), 3.5, atol=0.02)
+
+
+def test_push_sum_counts_all_peers_alike_in_a_graph_where_some_are_heard_more() -> None:
+    """The optimum of the mean is 4.5; peers 0 and 9 have 5 and 1 in-links of 30."""
+    graph = topology_of([[1], [0, 2], [0, 3], [0, 4], [0, 5], [0, 6], [7], [8], [9], [0]])
+
+    def make(i: int, life: int, joining: bool) -> Gossip:
+        return Gossip(i, (np.array([4.0]),), GossipOptions(mixing="push-sum"), choose=Chooser(graph, i))
+
+    conditions = Conditions(Distribution(offset=1.0), parse_distribution("exp:0.1"))
+    world = Simulator(10, make, pull_to(range(10), 0.01), conditions)
+    world.run(300.0)
+    means = []
+    for until in range(301, 601):
+        world.run(float(until))
+        means.append(models(world).mean())
+    assert np.mean(means) == pytest.approx(4.5, abs=0.15)
 
 
 def everything(n: int) -> Conditions:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from baechi.replicas.ages import AgeModel, Ages
+    from baechi.replicas.age_model import AgeModel
+    from baechi.replicas.ages import Ages
     from baechi.replicas.sweep import Point
     from baechi.replicas.trial import Trial
 
@@ -21,7 +22,7 @@ _WARM_SHARE = 0.25
 
 def ages_data(model: "AgeModel", found: "Ages", seed: int) -> dict[str, Any]:
     """What a compiled simulation measured, as plain data."""
-    from baechi.replicas.ages import staleness_law, transient_law
+    from baechi.replicas.age_model import staleness_law, transient_law
 
     return {
         "engine": "ages",
