@@ -16,7 +16,7 @@ from baechi.replicas.rules import aggregate
 
 _COORDINATE = ("mean", "median", "mean-around-median", "trimmed-mean", "phocas")
 _GLOBAL = ("krum", "multi-krum", "geometric-median", "centered-clipping")
-_BYZFL = {"Median": False, "TrMean": True, "MeaMed": True, "Krum": True, "MultiKrum": True, "GeometricMedian": False}
+_BYZFL = {"Median": False, "TrMean": True, "Meamed": True, "Krum": True, "MultiKrum": True, "GeometricMedian": False}
 """ByzFL's rules, and whether they take f."""
 
 

@@ -49,7 +49,11 @@ def execute(args: argparse.Namespace) -> int:
     from baechi.replicas.problems import problem
 
     listed, told = _matches(args)
-    options = {**pairs(args.set, "--set"), "workers": args.workers, "seed": args.seed}
+    options = pairs(args.set, "--set")
+    for name in ("workers", "seed"):
+        if name in options:
+            raise BaechiError("B108", f"--set {name}=…: there is an argument for it", help=f"give --{name}")
+    options |= {"workers": args.workers, "seed": args.seed}
     setting = Setting(args.problem, options, args.steps, args.rate, args.seed)
     made = problem(setting.problem, **setting.options)
     start_loss = made.loss(made.start(args.seed))
