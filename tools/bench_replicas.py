@@ -99,18 +99,18 @@ def _entry(label: str, **options: Any) -> Entry:
 _MNIST: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "milestones": (400,)}
 _BYTES: dict[str, Any] = {"lr": 0.2, "momentum": 0.9, "nesterov": True, "clip": 1.0, "milestones": (200,)}
 _CSER: dict[str, Any] = {"c1": "random-block:8", "c2": "random-block:64", "h": 8}
-_LOCAL: dict[str, Any] = {"lr": 0.1, "initial": 0.1, "eps": 0.1}
-_FED: dict[str, Any] = {"lr": 0.1, "h": 8}
+_LOCAL: dict[str, Any] = {"lr": 0.2, "initial": 0.1, "eps": 0.1}
+_FED: dict[str, Any] = {"lr": 0.2, "h": 8}
 
 TABLES = {
     "cser-mnist": Table("mnist", 8, 600, [_entry("sync-sgd", **_MNIST), _entry("cser", **_MNIST, **_CSER)], no_loss),
     "cser-bytes": Table("bytes", 4, 300, [_entry("sync-sgd", **_BYTES), _entry("cser", **_BYTES, **_CSER)], no_loss),
     "adaalter": Table(
         "mnist",
-        8,
-        400,
+        4,
+        300,
         [
-            _entry("adagrad", lr=0.05, initial=0.1),
+            _entry("adagrad", lr=0.2, initial=0.1),
             *(_entry(f"local-adaalter@{h}", h=h, **_LOCAL) for h in (4, 8, 16)),
         ],
         within(0.01),
