@@ -124,7 +124,7 @@ TABLES = {
         "mnist",
         {},
         4,
-        300,
+        320,
         [
             _entry("adagrad", lr=0.2, initial=0.1),
             *(_entry(f"local-adaalter@{h}", h=h, **_LOCAL) for h in (4, 8, 16)),
