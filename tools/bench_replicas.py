@@ -24,6 +24,7 @@ class Table(NamedTuple):
     """One race and what is asked of it."""
 
     problem: str
+    data: dict[str, Any]
     workers: int
     steps: int
     entries: Sequence[Entry]
@@ -47,7 +48,7 @@ def _run(name: str, table: Table, seeds: range) -> None:
     began = time.process_time()
     found = race(
         table.entries,
-        lambda seed: problem(table.problem, workers=table.workers, seed=seed),
+        lambda seed: problem(table.problem, workers=table.workers, seed=seed, **table.data),
         table.workers,
         Budget(table.steps),
         seeds,
@@ -96,33 +97,48 @@ def _entry(label: str, **options: Any) -> Entry:
     return Entry(label, label.partition("@")[0], options)
 
 
-_MNIST: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "milestones": (400,)}
-_BYTES: dict[str, Any] = {"lr": 0.2, "momentum": 0.9, "nesterov": True, "clip": 1.0, "milestones": (200,)}
-_CSER: dict[str, Any] = {"c1": "random-block:8", "c2": "random-block:64", "h": 8}
-_LOCAL: dict[str, Any] = {"lr": 0.1, "initial": 0.1, "eps": 0.1}
-_FED: dict[str, Any] = {"lr": 0.1, "h": 8}
+_RATES: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "milestones": (400,)}
+_BLOCK: dict[str, Any] = {"c1": "random-block:8", "c2": "random-block:64", "h": 8}
+_SIGN: dict[str, Any] = {"c1": "sign", "c2": "none", "h": 2}
+_LOCAL: dict[str, Any] = {"lr": 0.2, "initial": 0.1, "eps": 0.1}
+_FED: dict[str, Any] = {"lr": 0.2, "h": 8}
+_SMALL: dict[str, Any] = {"width": 32, "layers": 1, "context": 32}
 
 TABLES = {
-    "cser-mnist": Table("mnist", 8, 600, [_entry("sync-sgd", **_MNIST), _entry("cser", **_MNIST, **_CSER)], no_loss),
-    "cser-bytes": Table("bytes", 4, 300, [_entry("sync-sgd", **_BYTES), _entry("cser", **_BYTES, **_CSER)], no_loss),
+    "cser-mnist": Table(
+        "mnist", {}, 8, 600, [_entry("sync-sgd", **_RATES), _entry("cser", **_RATES, **_BLOCK)], no_loss
+    ),
+    "cser-bytes": Table(
+        "bytes",
+        _SMALL,
+        4,
+        500,
+        [
+            _entry("sync-sgd", **_RATES),
+            _entry("cser@sign", **_RATES, **_SIGN),
+            _entry("cser@block", **_RATES, **_BLOCK),
+        ],
+        no_loss,
+    ),
     "adaalter": Table(
         "mnist",
-        8,
-        400,
+        {},
+        4,
+        320,
         [
-            _entry("adagrad", lr=0.05, initial=0.1),
+            _entry("adagrad", lr=0.2, initial=0.1),
             *(_entry(f"local-adaalter@{h}", h=h, **_LOCAL) for h in (4, 8, 16)),
         ],
         within(0.01),
     ),
     "fedasync": Table(
         "mnist",
+        {},
         8,
         400,
         [
             _entry("fedavg", **_FED),
             _entry("fedasync@0", max_delay=0, **_FED),
-            _entry("fedasync@4", max_delay=4, **_FED),
             _entry("fedasync@16", max_delay=16, **_FED),
             _entry("fedasync@16-hinge", max_delay=16, weight="hinge", a=10.0, b=4.0, **_FED),
             _entry("fedasync@16-constant", max_delay=16, weight="constant", **_FED),

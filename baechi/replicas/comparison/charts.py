@@ -50,7 +50,7 @@ def _figure(race: Race, what: str, field: str, label: str) -> figure:
         height=_HEIGHT,
         x_axis_label=label,
         y_axis_label="loss on held-out data" if what == "loss" else "accuracy there",
-        x_axis_type="linear" if field == "step" else "log",
+        x_axis_type="log" if field == "nbytes" else "linear",
         y_axis_type="log" if is_loss else "linear",
         tools="pan,box_zoom,wheel_zoom,save,reset",
     )
@@ -79,7 +79,7 @@ def _draw(made: figure, curves: Sequence[Curve], what: str, field: str, colour: 
     if what == "loss" and all(curve.expected for curve in curves):
         theory = [fmean(values) for values in zip(*(curve.expected for curve in curves), strict=False)]
         x = _x(curves, field)
-        kept = [(a, b) for a, b in zip(x, theory, strict=False) if isfinite(b) and (field == "step" or a > 0)]
+        kept = [(a, b) for a, b in zip(x, theory, strict=False) if isfinite(b) and (field != "nbytes" or a > 0)]
         xs, ys = [a for a, _ in kept], [b for _, b in kept]
         drawn.append(made.line(xs, ys, color=colour, line_width=2, line_dash="dashed", alpha=0.8))
     return drawn
@@ -90,7 +90,7 @@ def _line(curves: Sequence[Curve], what: str, field: str) -> _Line:
     line = _Line([], [], [], [])
     for x, points in zip(_x(curves, field), zip(*(curve.points for curve in curves), strict=False), strict=False):
         values = [getattr(point, what) for point in points]
-        if any(value is None for value in values) or (x <= 0 and field != "step"):
+        if any(value is None for value in values) or (x <= 0 and field == "nbytes"):
             continue
         for column, value in zip(line, (x, fmean(values), min(values), max(values)), strict=True):
             column.append(value)
