@@ -61,6 +61,7 @@ def _to_dict(name: str, need: int, formation: "Formation", crews: "tuple[Crew, .
         "clusters": [
             {
                 "microbatches_per_second": crew.rate,
+                "under_way": crew.under_way,
                 "stages": [
                     {
                         "peer": s.peer,
@@ -87,7 +88,7 @@ def _text(name: str, need: int, nodes: "tuple[Node, ...]", formation: "Formation
     ]
     for i, crew in enumerate(crews):
         head = f"{'stage on':{_NAME}}{'ops':>6}{'memory':>12}{'of':>12}{'old weights':>13}{'each takes':>13}"
-        lines += ["", f"cluster {i + 1}: {crew.rate:.3g} micro-batches a second", head]
+        lines += ["", f"cluster {i + 1}: {crew.rate:.3g} micro-batches a second, {crew.under_way} at once", head]
         for s in crew.stages:
             sizes = (
                 f"{format_bytes(s.peak_bytes):>12}{format_bytes(s.memory_bytes):>12}{format_bytes(s.stash_bytes):>13}"

@@ -42,7 +42,7 @@ class Stage:
         module: the part; its outputs are the next part's inputs.
         optimizer: makes the optimiser of its parameters.
         loss: of the last part: ``loss(*outputs, target)``; None elsewhere.
-        update_every: micro-batches whose mean gradient makes one update.
+        update_every: micro-batches whose mean gradient makes one update; the same in all stages of a model.
 
     Attributes:
         version: how many updates its weights have had.
@@ -64,7 +64,7 @@ class Stage:
         self.module, self.loss = module, loss
         self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.optimizer = optimizer(self.parameters.values()) if self.parameters else None
-        self._every, self._added = update_every, 0
+        self.update_every, self._added = update_every, 0
         self._random = torch.get_rng_state()
         self._gone: dict[int, _Gone] = {}
         self._old: dict[int, dict[str, Tensor]] = {}
@@ -128,8 +128,8 @@ class Stage:
         inputs = _leaves(inputs, inward)
         with self._draws(self._random, keep=True):
             loss = self.loss(*_tuple(self.module(*inputs)), target)
-        ones = (torch.ones_like(loss),)
-        return float(loss.detach()), self._gradients(self.version, (loss,), ones, dict(self.parameters), inputs)
+        share = (torch.full_like(loss, 1 / self.update_every),)
+        return float(loss.detach()), self._gradients(self.version, (loss,), share, dict(self.parameters), inputs)
 
     def _gradients(
         self, version: int, outputs: Tensors, gradients: Tensors, weights: dict[str, Tensor], inputs: Tensors
@@ -152,10 +152,9 @@ class Stage:
             parameter = self.parameters[name]
             if gradient is None:
                 continue
-            share = gradient / self._every if self._every > 1 else gradient
-            parameter.grad = share if parameter.grad is None else parameter.grad + share
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         self._added += 1
-        if self._added == self._every:
+        if self._added == self.update_every:
             self._update()
 
     def _update(self) -> None:
