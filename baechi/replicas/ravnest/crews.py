@@ -19,9 +19,10 @@ from baechi.ir.plan import Plan
 from baechi.placers import Single, get_placer, make_plan
 from baechi.replicas.ravnest.formation import Formation, form
 from baechi.replicas.ravnest.nodes import Node, cluster_of
+from baechi.replicas.ravnest.rings import find_rings
 from baechi.units import to_seconds
 
-__all__ = ["Crew", "Share", "assemble", "crew_of", "need_bytes"]
+__all__ = ["Averaging", "Crew", "Share", "assemble", "averaging", "crew_of", "need_bytes"]
 
 _ROUNDS = 3
 
@@ -71,6 +72,40 @@ class Crew:
         slowest = max(share.seconds for share in self.stages)
         through = sum(share.seconds for share in self.stages) / self.under_way
         return 1 / max(slowest, through) if slowest > 0 else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Averaging:
+    """What one average over the clusters costs.
+
+    Attributes:
+        rings: how many slices go round.
+        sent_bytes: of the peer that sends most.
+        seconds: until the last ring is done, where each peer's rings share its line.
+    """
+
+    rings: int
+    sent_bytes: int
+    seconds: float
+
+
+def averaging(graph: Graph, crews: Sequence[Crew], nodes: Sequence[Node]) -> Averaging:
+    """Predict what averaging the crews' models costs (`baechi.replicas.ravnest.rings`)."""
+    weights = {op.name: sum(t.nbytes for t in op.outputs) for op in graph.ops if op.kind == "parameter"}
+    splits = [[{n for n in weights if c.plan.device[n] == s.peer} for s in c.stages] for c in crews]
+    node, k = {one.name: one for one in nodes}, len(crews)
+    sent: dict[str, int] = {}
+    longest: dict[str, float] = {}
+    rings = find_rings(splits, list(weights))
+    for ring in rings:
+        peers = [crew.stages[s].peer for crew, s in zip(crews, ring.stages, strict=True)]
+        nbytes = 2 * (k - 1) * sum(weights[n] for n in ring.names) // k
+        slowest = min(node[peer].bytes_per_second for peer in peers)
+        wait = 2 * (k - 1) * 2 * max(node[peer].latency_seconds for peer in peers)
+        for peer in peers:
+            sent[peer] = sent.get(peer, 0) + nbytes
+            longest[peer] = longest.get(peer, 0.0) + nbytes / slowest + wait
+    return Averaging(len(rings), max(sent.values(), default=0), max(longest.values(), default=0.0))
 
 
 def need_bytes(graph: Graph, nodes: Sequence[Node], table: CostTable | None = None) -> int:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,9 +16,10 @@ from baechi.frontends.pytorch import capture
 from baechi.ir.cluster import Device
 from baechi.ir.graph import Graph
 from baechi.ir.verify import verify
-from baechi.replicas.ravnest.crews import assemble, need_bytes
+from baechi.replicas.ravnest.crews import assemble, averaging, need_bytes
 from baechi.replicas.ravnest.nodes import Node
 from baechi.replicas.ravnest.pipeline import Batch
+from baechi.replicas.ravnest.rings import average
 from baechi.replicas.ravnest.stage import Stage
 from baechi.replicas.ravnest.train import sequential_parts, train
 
@@ -84,6 +86,27 @@ def test_there_are_as_many_clusters_as_can_be_cut(step: Graph, need: int) -> Non
     assert {crew.under_way for crew in roomy} == {2}
     _, one_each = assemble(step, nodes(1.1, 1.1, need=need))
     assert [len(crew.stages) for crew in one_each] == [1, 1]
+
+
+def test_what_an_average_sends_is_what_the_rings_send(step: Graph, need: int) -> None:
+    peers = nodes(0.9, 0.9, 0.9, 0.6, 0.6, need=need)
+    _, crews = assemble(step, peers, 2)
+    held = [
+        [
+            {
+                op.name: np.zeros(op.outputs[0].nbytes // 4, np.float32)
+                for op in step.ops
+                if op.kind == "parameter" and crew.plan.device[op.name] == share.peer
+            }
+            for share in crew.stages
+        ]
+        for crew in crews
+    ]
+    found = average(held, [op.name for op in step.ops if op.kind == "parameter"])
+    cost = averaging(step, crews, peers)
+    assert cost.rings == len(found.rings)
+    assert cost.sent_bytes == pytest.approx(max(b for sent in found.sent_bytes for b in sent), abs=4 * len(found.rings))
+    assert cost.seconds == pytest.approx(cost.sent_bytes / 1e7)
 
 
 def test_what_cannot_be_held_is_refused(step: Graph, need: int) -> None:
@@ -199,6 +222,7 @@ def test_the_command_prints_clusters(tmp_path: Path, capsys: pytest.CaptureFixtu
     rates = [c["microbatches_per_second"] for c in found["clusters"]]
     assert found["microbatches_per_second"] == pytest.approx(sum(rates))
     assert all(s["peak_bytes"] <= s["memory_bytes"] for c in found["clusters"] for s in c["stages"])
+    assert found["average"]["rings"] >= 1
     assert main(words) == 0
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from baechi.errors import BaechiError
 from baechi.replicas.ravnest.pipeline import Batch, Carried, Parcel, run, workers_of
 from baechi.replicas.ravnest.stage import Stage
+from baechi.replicas.ravnest.threads import run_threads
 
 LOSS = nn.functional.cross_entropy
 
@@ -217,3 +218,55 @@ def test_misuse_is_said() -> None:
         other.finish(0, (torch.ones(1, 2),), None)
     with pytest.raises(BaechiError):
         Stage(nn.Linear(2, 2), sgd, LOSS, 0)
+
+
+def test_threads_do_one_stage_bit_for_bit() -> None:
+    results = []
+    for carry in (run, run_threads):
+        module = net(0)
+        torch.manual_seed(5)
+        stage = Stage(module, sgd, LOSS)
+        results.append((carry(workers_of([stage]), data(8)).losses, module.state_dict()))
+    assert results[0][0] == results[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(results[0][1].values(), results[1][1].values(), strict=True))
+
+
+@pytest.mark.parametrize("draws", [True, False])
+def test_threads_keep_the_bounds(draws: bool) -> None:
+    module = net(1, 6)
+    stages = staged(module, [1, 3, 4], draws=draws)
+    carried = run_threads(workers_of(stages, under_way=3), data(40))
+    assert carried.most_under_way <= 3
+    assert all(s.version == 40 and max(s.staleness) <= 2 for s in stages)
+    assert len(carried.losses) == 40
+    assert len(carried.spans) == 40 * 7
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
+def test_an_error_in_a_thread_is_raised_here() -> None:
+    stages = staged(net(1), [1, 2])
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run_threads(workers_of(stages), [((torch.ones(8, 5),), torch.zeros(8, dtype=torch.long))] * 4)
+
+
+def test_fewer_under_way_are_less_stale() -> None:
+    stages = staged(net(2), [1, 2])
+    assert run(workers_of(stages, under_way=1), data(10)).most_under_way == 1
+    assert all(set(stage.staleness) == {0} for stage in stages)
+    for bad in (0, 4):
+        with pytest.raises(BaechiError):
+            workers_of(stages, under_way=bad)
+
+
+def test_one_under_way_is_plain_training_over_all_stages() -> None:
+    """Nothing is stale, and only dropout draws from other streams: without it the stages are the whole model."""
+    ours, plain = (nn.Sequential(*[m for block in net(6)[:3] for m in block[:3]], nn.Linear(6, 3)) for _ in range(2))
+    plain.load_state_dict(ours.state_dict())
+    run(workers_of(staged(ours, [3, 6]), under_way=1), data(10))
+    optimizer = sgd(plain.parameters())
+    for (x,), y in data(10):
+        optimizer.zero_grad()
+        LOSS(plain(x), y).backward()
+        optimizer.step()
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
