@@ -101,8 +101,7 @@ class Erlang:
         return found
 
     def draw(self, count: int, random: np.random.Generator) -> NDArray[np.float64]:
-        drawn: NDArray[np.float64] = self.offset + random.gamma(self.shape, self.scale / self.shape, count)
-        return drawn
+        return self.offset + random.gamma(self.shape, self.scale / self.shape, count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +166,13 @@ class Histogram:
         return self._sum(np.asarray(s), -self._shares * np.array(self.seconds))
 
     def draw(self, count: int, random: np.random.Generator) -> NDArray[np.float64]:
-        drawn: NDArray[np.float64] = random.choice(np.array(self.seconds), count, p=self._shares)
-        return drawn
+        return random.choice(np.array(self.seconds), count, p=self._shares)
 
     @property
     def _shares(self) -> NDArray[np.float64]:
         shares = np.array(self.shares or (1.0,) * len(self.seconds), np.float64)
-        return shares / shares.sum()
+        found: NDArray[np.float64] = shares / shares.sum()
+        return found
 
     def _sum(self, s: Complexes, factors: NDArray[np.float64]) -> Complexes:
         found: Complexes = np.exp(-s[..., None] * np.array(self.seconds)) @ factors.astype(np.complex128)

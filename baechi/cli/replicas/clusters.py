@@ -1,6 +1,7 @@
 """Form clusters of unlike peers that each hold a model, cut it into stages for each, and say how fast they are."""
 
 import argparse
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from baechi.cli.arguments import add_graph_arguments, positive, whole
@@ -9,7 +10,7 @@ from baechi.cli.subject import extract, measured_table
 from baechi.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from baechi.replicas.ravnest.crews import Crew
+    from baechi.replicas.ravnest.crews import Averaging, Crew
     from baechi.replicas.ravnest.formation import Formation
     from baechi.replicas.ravnest.nodes import Node
 
@@ -33,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Form, place and print."""
     from baechi.cli.arguments import check_placer
-    from baechi.replicas.ravnest.crews import assemble, need_bytes
+    from baechi.replicas.ravnest.crews import assemble, averaging, need_bytes
     from baechi.replicas.ravnest.nodes import read_nodes
 
     check_placer(args.placer, {})
@@ -43,35 +44,29 @@ def execute(args: argparse.Namespace) -> int:
     options: Any = {"placer": args.placer, "seed": args.seed, "table": table}
     with progress(f"cutting {target.name} for {len(nodes)} peers"):
         formation, crews = assemble(target.graph, nodes, args.clusters, **options)
-    need = need_bytes(target.graph, nodes, table)
+    need, mean = need_bytes(target.graph, nodes, table), averaging(target.graph, crews, nodes)
     if args.json:
-        emit_json(_to_dict(target.name, need, formation, crews))
+        emit_json(_to_dict(target.name, need, formation, crews, mean))
     else:
-        emit(_text(target.name, need, nodes, formation, crews))
+        emit(_text(target.name, need, nodes, formation, crews, mean))
     return 0
 
 
-def _to_dict(name: str, need: int, formation: "Formation", crews: "tuple[Crew, ...]") -> dict[str, Any]:
+def _to_dict(
+    name: str, need: int, formation: "Formation", crews: "tuple[Crew, ...]", mean: "Averaging"
+) -> dict[str, Any]:
     return {
         "schema": "baechi/replicas-clusters/1",
         "target": name,
         "need_bytes": need,
         "penalty": formation.penalty,
         "microbatches_per_second": sum(crew.rate for crew in crews),
+        "average": asdict(mean),
         "clusters": [
             {
                 "microbatches_per_second": crew.rate,
-                "stages": [
-                    {
-                        "peer": s.peer,
-                        "ops": s.ops,
-                        "peak_bytes": s.peak_bytes,
-                        "stash_bytes": s.stash_bytes,
-                        "memory_bytes": s.memory_bytes,
-                        "seconds": s.seconds,
-                    }
-                    for s in crew.stages
-                ],
+                "under_way": crew.under_way,
+                "stages": [asdict(share) for share in crew.stages],
                 "idle": list(crew.idle),
             }
             for crew in crews
@@ -79,15 +74,26 @@ def _to_dict(name: str, need: int, formation: "Formation", crews: "tuple[Crew, .
     }
 
 
-def _text(name: str, need: int, nodes: "tuple[Node, ...]", formation: "Formation", crews: "tuple[Crew, ...]") -> str:
+def _text(
+    name: str,
+    need: int,
+    nodes: "tuple[Node, ...]",
+    formation: "Formation",
+    crews: "tuple[Crew, ...]",
+    mean: "Averaging",
+) -> str:
     count = f"{len(crews)} cluster" + "s" * (len(crews) > 1)
     lines = [
         f"{name} needs {format_bytes(need)}: {len(nodes)} peers make {count}, penalty {formation.penalty:.3g}",
         f"together {sum(crew.rate for crew in crews):.3g} micro-batches a second when full",
     ]
+    if len(crews) > 1:
+        rings = f"{mean.rings} ring" + "s" * (mean.rings > 1)
+        cost = f"{format_seconds(mean.seconds)}, {format_bytes(mean.sent_bytes)} from the busiest peer"
+        lines.append(f"an average over them: {rings}, {cost}")
     for i, crew in enumerate(crews):
         head = f"{'stage on':{_NAME}}{'ops':>6}{'memory':>12}{'of':>12}{'old weights':>13}{'each takes':>13}"
-        lines += ["", f"cluster {i + 1}: {crew.rate:.3g} micro-batches a second", head]
+        lines += ["", f"cluster {i + 1}: {crew.rate:.3g} micro-batches a second, {crew.under_way} at once", head]
         for s in crew.stages:
             sizes = (
                 f"{format_bytes(s.peak_bytes):>12}{format_bytes(s.memory_bytes):>12}{format_bytes(s.stash_bytes):>13}"

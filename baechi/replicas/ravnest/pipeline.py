@@ -54,14 +54,15 @@ class Worker:
         index: of the stage.
         count: of stages.
         stage: what it computes.
+        most: how many micro-batches the first worker lets be under way; as many as there are stages when None.
 
     Attributes:
         losses: in the last worker, by micro-batch.
     """
 
-    def __init__(self, index: int, count: int, stage: Stage) -> None:
+    def __init__(self, index: int, count: int, stage: Stage, most: int | None = None) -> None:
         self.index, self.stage = index, stage
-        self._count = count
+        self._count, self._most = count, count if most is None else most
         self._ahead: deque[Parcel] = deque()
         self._back: deque[Parcel] = deque()
         self._admitted = self._finished = 0
@@ -75,7 +76,7 @@ class Worker:
     @property
     def may_admit(self) -> bool:
         """Whether the first worker takes another micro-batch now."""
-        return self.under_way < self._count
+        return self.under_way < self._most
 
     def accept(self, parcel: Parcel) -> None:
         """Something came from a neighbour, or from the data."""
@@ -145,15 +146,25 @@ class Carried:
         return sum(s.end - s.start for s in self.spans if s.worker == worker) / self.seconds if self.seconds else 0.0
 
 
-def workers_of(stages: Sequence[Stage]) -> tuple[Worker, ...]:
+def workers_of(stages: Sequence[Stage], under_way: int | None = None) -> tuple[Worker, ...]:
     """A worker for each stage, in order.
 
+    Args:
+        stages: of the whole model.
+        under_way: how many micro-batches at once, at most one for each stage; so many when None.
+
     Raises:
-        BaechiError: B858 without stages, or where not exactly the last has a loss.
+        BaechiError: B858 without stages, where not exactly the last has a loss, where `update_every` differs, or on a number
+            of micro-batches that is none.
     """
     if not stages or [s.loss is not None for s in stages] != [False] * (len(stages) - 1) + [True]:
         raise BaechiError("B858", "a pipeline needs stages of which the last, and no other, has a loss")
-    return tuple(Worker(i, len(stages), stage) for i, stage in enumerate(stages))
+    if len({stage.update_every for stage in stages}) > 1:
+        raise BaechiError("B858", "the stages of a pipeline update after different numbers of micro-batches")
+    if under_way is not None and not 1 <= under_way <= len(stages):
+        what = f"{under_way} micro-batches under way in {len(stages)} stages"
+        raise BaechiError("B858", what, help="from 1 to the number of stages")
+    return tuple(Worker(i, len(stages), stage, under_way) for i, stage in enumerate(stages))
 
 
 def run(

@@ -8,6 +8,7 @@ Source: Menon et al., "Ravnest" (2401.01728), zero-bubble asynchronous model par
 Narayanan et al., "PipeDream" (2019).
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ __all__ = ["Loss", "Stage", "Tensors"]
 
 Tensors: TypeAlias = tuple[Tensor, ...]
 Loss: TypeAlias = Callable[..., Tensor]
+
+_TORCH_RANDOM = threading.Lock()
+"""Held while a stage draws: torch has one generator for all threads."""
 
 
 @dataclass(slots=True)
@@ -42,7 +46,8 @@ class Stage:
         module: the part; its outputs are the next part's inputs.
         optimizer: makes the optimiser of its parameters.
         loss: of the last part: ``loss(*outputs, target)``; None elsewhere.
-        update_every: micro-batches whose mean gradient makes one update.
+        update_every: micro-batches whose mean gradient makes one update; the same in all stages of a model.
+        draws: whether the part takes random numbers; where threads carry the stages, those that do take turns.
 
     Attributes:
         version: how many updates its weights have had.
@@ -58,14 +63,16 @@ class Stage:
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         loss: Loss | None = None,
         update_every: int = 1,
+        *,
+        draws: bool = True,
     ) -> None:
         if update_every < 1:
             raise BaechiError("B858", f"an update every {update_every} micro-batches is none", help="1 or more")
         self.module, self.loss = module, loss
         self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.optimizer = optimizer(self.parameters.values()) if self.parameters else None
-        self._every, self._added = update_every, 0
-        self._random = torch.get_rng_state()
+        self.update_every, self._added = update_every, 0
+        self._random, self._draw = torch.get_rng_state(), draws
         self._gone: dict[int, _Gone] = {}
         self._old: dict[int, dict[str, Tensor]] = {}
         self.version = 0
@@ -128,8 +135,8 @@ class Stage:
         inputs = _leaves(inputs, inward)
         with self._draws(self._random, keep=True):
             loss = self.loss(*_tuple(self.module(*inputs)), target)
-        ones = (torch.ones_like(loss),)
-        return float(loss.detach()), self._gradients(self.version, (loss,), ones, dict(self.parameters), inputs)
+        share = (torch.full_like(loss, 1 / self.update_every),)
+        return float(loss.detach()), self._gradients(self.version, (loss,), share, dict(self.parameters), inputs)
 
     def _gradients(
         self, version: int, outputs: Tensors, gradients: Tensors, weights: dict[str, Tensor], inputs: Tensors
@@ -152,10 +159,9 @@ class Stage:
             parameter = self.parameters[name]
             if gradient is None:
                 continue
-            share = gradient / self._every if self._every > 1 else gradient
-            parameter.grad = share if parameter.grad is None else parameter.grad + share
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         self._added += 1
-        if self._added == self._every:
+        if self._added == self.update_every:
             self._update()
 
     def _update(self) -> None:
@@ -170,7 +176,10 @@ class Stage:
     @contextmanager
     def _draws(self, state: Tensor, *, keep: bool) -> Iterator[None]:
         """Random numbers from a state on; where they end is where the stage's next ones begin, if kept."""
-        with torch.random.fork_rng(devices=[]):
+        if not self._draw:
+            yield
+            return
+        with _TORCH_RANDOM, torch.random.fork_rng(devices=[]):
             torch.set_rng_state(state)
             yield
             if keep:
