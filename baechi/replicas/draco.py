@@ -140,6 +140,13 @@ class Draco:
         if share is not None:
             self._model, self._weight = _sum(self._model, share.arrays), self._weight + share.weight
 
+    def settle(self, now: float) -> None:
+        """Nothing waits here: what comes takes effect at once, or never."""
+
+    def ignored(self, now: float) -> dict[int, str]:
+        """Nobody: a message that is lost is not sent again."""
+        return {}
+
     def _broadcast(self, now: float) -> list[Envelope]:
         if self.options.exchange == "model":
             return self._to(self._targets, "model", self._model, now)

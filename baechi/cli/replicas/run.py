@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["configure", "execute"]
 
 _GOSSIP = ("replicas", "devices", "mixing", "capacity", "every", "topology", "max_staleness", "rule", "buffers", "seed")
-_RUN = ("checkpoint", "checkpoint_every", "resume", "address", "run", "restarts", "method")
+_RUN = ("checkpoint", "checkpoint_every", "resume", "address", "run", "restarts", "method", "algorithm")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--replicas", type=positive, metavar="N", help="how many (default 2)")
     parser.add_argument("--devices", type=positive, metavar="K", help="worker processes of each replica (default 1)")
     mixing = parser.add_argument_group("gossip")
+    mixing.add_argument("--algorithm", choices=("gossip", "draco"), help="what the replicas say (default gossip)")
     mixing.add_argument("--mixing", choices=("symmetric", "pull", "push-sum"), help="who of a pair moves (symmetric)")
     mixing.add_argument("--capacity", type=float, metavar="RATE", help="exchanges a second of a replica (default 5)")
     mixing.add_argument("--every", type=positive, metavar="K", help="steps from one update to the next (default 1)")

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -103,7 +103,8 @@ class Driver:
     """
 
     def __init__(self, options: RunOptions, body: Body) -> None:
-        self._options, self._body = options, body
+        self._options = replace(options, hub=replace(options.hub, epoch=time.time()))
+        self._body = body
         self._replicas: dict[int, _Replica] = {}
         self._statuses: dict[int, Mapping[str, Any]] = {}
         self._began = time.monotonic()

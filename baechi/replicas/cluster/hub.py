@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from baechi.errors import BaechiError
-from baechi.replicas.gossip import Gossip, GossipOptions
+from baechi.replicas.cluster.peers import Carried, make_peer
+from baechi.replicas.draco_options import DracoOptions
+from baechi.replicas.gossip import GossipOptions
 from baechi.replicas.peer import Arrays, Envelope, Message
-from baechi.replicas.topology import parse_topology
 
 __all__ = ["Call", "Hub", "HubOptions", "Lost", "version_ages"]
 
@@ -50,6 +51,8 @@ class HubOptions:
         topology: who is whose neighbour.
         capacity: exchanges a second that a replica begins, on average.
         seed: of the choices of all.
+        draco: how DRACO exchanges, which then takes the place of gossip.
+        epoch: seconds of the wall clock at which the run began; all tell time from there.
     """
 
     count: int
@@ -58,6 +61,8 @@ class HubOptions:
     topology: str = "complete"
     capacity: float = 5.0
     seed: int = 0
+    draco: DracoOptions | None = None
+    epoch: float = 0.0
 
 
 class Hub:
@@ -79,7 +84,7 @@ class Hub:
         self._random = Random(f"{options.seed}/{peer}/{incarnation}")
         self._lock = threading.Condition()
         self._members: tuple[int, ...] = tuple(range(options.count))
-        self._gossip: Gossip | None = None
+        self._carried: Carried | None = None
         self._entered: dict[int, Arrays] = {}
         self._held: Arrays = ()
         self._mixed: Arrays | None = None
@@ -105,7 +110,7 @@ class Hub:
             self._entered[rank] = arrays
             if len(self._entered) == self.options.shares:
                 self._begin()
-            if not self._lock.wait_for(lambda: self._gossip is not None, _JOIN_PATIENCE_SECONDS):
+            if not self._lock.wait_for(lambda: self._carried is not None, _JOIN_PATIENCE_SECONDS):
                 raise BaechiError("B803", f"not all {self.options.shares} workers of replica {self.peer} came")
             gossip = self._peer()
             if not self._joining:
@@ -132,7 +137,7 @@ class Hub:
             gossip = self._peer()
             if loss is not None:
                 self._history.losses.append((step, loss))
-            self._track(lambda: gossip.settle(time.monotonic()))
+            self._track(lambda: gossip.settle(self._now()))
             if step not in self._handout:
                 self._handout[step], self._mixed = self._mixed, None
                 self._arrived[step] = {}
@@ -148,7 +153,7 @@ class Hub:
     def receive(self, message: Message) -> Message | None:
         """Another replica says something; None before this one has a model."""
         with self._lock:
-            if self._gossip is None:
+            if self._carried is None:
                 return None
             answer = self._hear(message)
             self._history.sent += _nbytes(answer)
@@ -170,13 +175,13 @@ class Hub:
     def model(self) -> Arrays | None:
         """The model now; None before there is one."""
         with self._lock:
-            return None if self._gossip is None else self._gossip.arrays
+            return None if self._carried is None else self._carried.arrays
 
     def status(self) -> dict[str, Any]:
         """What a table shows: plain data."""
         with self._lock:
-            gossip, history = self._gossip, self._history
-            now = time.monotonic()
+            gossip, history = self._carried, self._history
+            now = self._now()
             return {
                 "peer": self.peer,
                 "incarnation": self.incarnation,
@@ -185,7 +190,7 @@ class Hub:
                 "losses": list(history.losses),
                 "version": gossip.version if gossip else 0,
                 "reflects": dict(gossip.reflects) if gossip else {},
-                "mixed": gossip.mixed if gossip else 0,
+                "mixed": history.mixed,
                 "refused": dict(gossip.guard.refused) if gossip else {},
                 "refused_by_peer": {p: dict(c) for p, c in gossip.guard.by_peer.items()} if gossip else {},
                 "ignored": gossip.ignored(now) if gossip else {},
@@ -198,60 +203,49 @@ class Hub:
     def _begin(self) -> None:
         shares = [self._entered[rank] for rank in range(self.options.shares)]
         start: Arrays = tuple(a for share in shares for a in share)
-        near = self._neighbours()
-
-        def choose(random: Random, now: float) -> int | None:
-            others = [i for i in self._members if i != self.peer and (near is None or i in near)]
-            return random.choice(others) if others else None
-
         self._held = start
-        self._gossip = Gossip(
+        self._carried = make_peer(
             self.peer,
             start,
-            self.options.gossip,
-            choose=choose,
+            self.options,
+            lambda: self._members,
             incarnation=self.incarnation,
             joining=self._joining,
         )
         self._lock.notify_all()
 
-    def _neighbours(self) -> frozenset[int] | None:
-        """Whom this replica talks to; None for everybody, as one does that came later than the topology was made."""
-        options = self.options
-        if options.topology == "complete" or not self.peer < options.count > 1:
-            return None
-        return frozenset(parse_topology(options.topology, options.count, options.seed).neighbours(self.peer))
-
-    def _peer(self) -> Gossip:
-        if self._gossip is None:
+    def _peer(self) -> Carried:
+        if self._carried is None:
             raise BaechiError("B803", f"replica {self.peer} has no model yet", help="call join() before step()")
-        return self._gossip
+        return self._carried
 
     def _share(self, arrays: Arrays, rank: int) -> Arrays:
         first = sum(len(self._entered[r]) for r in range(rank))
         return arrays[first : first + len(self._entered[rank])]
 
-    def _complete(self, gossip: Gossip, step: int) -> None:
+    def _complete(self, peer: Carried, step: int) -> None:
         """All workers are past a boundary: their shares are one model of one version."""
         shares, handout = self._arrived.pop(step), self._handout.pop(step)
         whole: Arrays = tuple(a for rank in range(self.options.shares) for a in shares[rank])
-        now = time.monotonic()
-        gossip.learned(whole, self._held, now)
+        peer.learned(whole, self._held, self._now())
         if handout is None:
             self._held = whole
         elif self.options.shares == 1:
-            self._held = gossip.arrays
+            self._held = peer.arrays
         else:
             self._held = _sum(whole, handout)
-        self._history.add(step, now)
+        self._history.add(step, time.monotonic())
 
     def _hear(self, message: Message) -> Message | None:
         gossip = self._peer()
         if gossip.joining:
-            answer = gossip.receive(message, time.monotonic())
+            answer = gossip.receive(message, self._now())
             self._lock.notify_all()
             return answer
-        return self._track(lambda: gossip.receive(message, time.monotonic()))
+        refused = gossip.guard.refused.total()
+        answer = self._track(lambda: gossip.receive(message, self._now()))
+        self._history.mixed += message.snapshot is not None and gossip.guard.refused.total() == refused
+        return answer
 
     def _track(self, act: Callable[[], _T]) -> _T:
         """Do what may change the model, and note the change: the workers get it at their next boundary."""
@@ -266,10 +260,10 @@ class Hub:
         return done
 
     def _turn(self) -> Sequence[Envelope]:
-        gossip = self._gossip
+        gossip = self._carried
         if gossip is None:
             return ()
-        now = time.monotonic()
+        now = self._now()
         self._track(lambda: gossip.settle(now))
         return gossip.tick(now, self._random)
 
@@ -280,8 +274,11 @@ class Hub:
             for envelope in envelopes:
                 self._exchange(envelope)
 
+    def _now(self) -> float:
+        return time.time() - self.options.epoch
+
     def _pause(self) -> float:
-        if self._gossip is not None and self._gossip.joining:
+        if self._carried is not None and self._carried.joining:
             return _JOIN_POLL_SECONDS
         return self._random.expovariate(self.options.capacity) if self.options.capacity > 0 else math.inf
 
@@ -292,7 +289,7 @@ class Hub:
             answer = self._call(envelope.to, envelope.message, patience)
         except Lost:
             with self._lock:
-                self._peer().lost(envelope.to, time.monotonic())
+                self._peer().lost(envelope.to, self._now())
             return
         took = time.monotonic() - began
         with self._lock:
@@ -301,7 +298,7 @@ class Hub:
             self._round_trip = took if not self._delays else 0.8 * self._round_trip + 0.2 * took
             self._delays = [*self._delays[-_KEPT_DELAYS:], took]
             if answer is None:
-                self._peer().delivered(envelope.to, time.monotonic())
+                self._peer().delivered(envelope.to, self._now())
             else:
                 self._hear(answer)
 
@@ -313,6 +310,7 @@ class _History:
     steps: int = 0
     losses: list[tuple[int, float]] = field(default_factory=list)
     apart: float = 0.0
+    mixed: int = 0
     exchanges: int = 0
     sent: int = 0
     _began: tuple[int, float] | None = None

@@ -61,7 +61,7 @@ def outcome_data(outcome: "Outcome", options: "RunOptions") -> dict[str, Any]:
     return {
         "schema": "baechi/replicas-run/1",
         "method": options.method or None,
-        "mixing": options.hub.gossip.mixing,
+        "mixing": options.hub.gossip.mixing if options.hub.draco is None else "DRACO's",
         "topology": options.hub.topology,
         "capacity": options.hub.capacity,
         "every": options.every,
@@ -80,6 +80,7 @@ def _pace(statuses: "Statuses") -> float:
 def _row(status: Mapping[str, Any], age: float, pace: float, options: "RunOptions") -> dict[str, Any]:
     losses = [loss for _, loss in status["losses"] if math.isfinite(loss)]
     rate = status["rate"] / options.every
+    has_law = options.hub.draco is None and options.hub.topology == "complete"
     return {
         "steps": status["steps"],
         "steps_per_second": status["rate"],
@@ -87,7 +88,7 @@ def _row(status: Mapping[str, Any], age: float, pace: float, options: "RunOption
         "loss": sum(losses[-_LAST:]) / len(losses[-_LAST:]) if losses else None,
         "version": status["version"],
         "version_age": age,
-        "law": age_law(options.hub.count, rate, pace, options.hub.gossip.mixing),
+        "law": age_law(options.hub.count, rate, pace, options.hub.gossip.mixing) if has_law else None,
         "exchanges": status["mixed"],
         "sent_bytes": status["sent_bytes"],
         "apart": status["apart"],

@@ -8,6 +8,7 @@ from baechi.document import load_toml
 from baechi.errors import BaechiError
 from baechi.replicas.cluster.driver import RunOptions
 from baechi.replicas.cluster.hub import HubOptions
+from baechi.replicas.draco_options import DracoOptions
 from baechi.replicas.gossip import GossipOptions
 
 __all__ = ["run_options"]
@@ -34,6 +35,11 @@ def run_options(path: str | None = None, flags: Mapping[str, Any] | None = None)
     given = {**_read(path), **(flags or {})}
     hub = {name: given.pop(flag) for flag, name in _HUB.items() if flag in given}
     run = {f.name: given.pop(f.name) for f in fields(RunOptions) if f.name in given}
+    algorithm = given.pop("algorithm", "gossip")
+    if algorithm == "draco":
+        hub["draco"] = DracoOptions(**{f.name: given.pop(f.name) for f in fields(DracoOptions) if f.name in given})
+    elif algorithm != "gossip":
+        raise BaechiError("B801", f"there is no algorithm '{algorithm}'", help="gossip or draco")
     gossip = {f.name: given.pop(f.name) for f in fields(GossipOptions) if f.name in given}
     hub.setdefault("count", _DEFAULT_REPLICAS)
     _check(hub)
