@@ -108,7 +108,7 @@ class Driver:
         self._replicas: dict[int, _Replica] = {}
         self._statuses: dict[int, Mapping[str, Any]] = {}
         self._began = time.monotonic()
-        self._rendezvous = ("", 0)
+        self._method: Any = None
         self._ray: Any = None
         self._open: Any = None
 
@@ -125,7 +125,7 @@ class Driver:
                     self._replicas[index] = self._spawn(index, 0, joining)
                 self._introduce(*self._replicas)
                 if self._options.method:
-                    self._rendezvous = self.call(0, "address")
+                    self._method = self._place()
                 for index in tuple(self._replicas):
                     self._send_off(index, joining)
         except BaseException:
@@ -251,10 +251,7 @@ class Driver:
                 str(Path(options.checkpoint) / f"replica-{index}") if options.checkpoint else "",
                 options.checkpoint_every,
                 options.resume or joining or replica.incarnation > 0,
-                options.method,
-                options.method_options,
-                options.hub.seed,
-                self._rendezvous,
+                None if self._method is None else replace(self._method, index=index),
             )
             for rank in range(options.hub.shares)
         ]
@@ -266,6 +263,17 @@ class Driver:
             worker.train.remote(session, self._body, replica.hub, address): session.rank
             for worker, session in zip(replica.workers, sessions, strict=True)
         }
+
+    def _place(self) -> Any:
+        """What the workers of a method are told: how to reach each other, or a server."""
+        from baechi.replicas.cluster.rounds import Place, ServerActor, has_server
+
+        options = self._options
+        place = Place(options.method, options.method_options, count=options.hub.count, seed=options.hub.seed)
+        if has_server(options.method, options.method_options):
+            server = self._ray.remote(num_cpus=0)(ServerActor).remote(options.method, options.method_options)
+            return replace(place, server=server)
+        return replace(place, rendezvous=self.call(0, "address"))
 
     def _introduce(self, *fresh: int) -> None:
         """Everybody knows everybody, those that another driver started too; waits for those that are new."""

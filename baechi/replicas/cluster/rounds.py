@@ -1,8 +1,8 @@
-"""A synchronous method in a person's own training loop: the loop computes gradients, the method makes the update."""
+"""A method in a person's own training loop: the loop computes gradients, the method makes the update."""
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,26 +10,72 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from baechi.errors import BaechiError
-from baechi.replicas.methods import METHODS, method
+from baechi.replicas.methods import method
 from baechi.replicas.methods.core import drive
 from baechi.replicas.methods.distributed import TorchCollective
+from baechi.replicas.methods.fedasync import FedAsync, Server
 
-__all__ = ["Rounds", "check_method"]
+__all__ = ["Place", "Rounds", "ServerActor", "has_server"]
 
 _PATIENCE = datetime.timedelta(minutes=10)
-_OWN_CLOCK = ("fedasync",)
 
 
-def check_method(name: str, options: Mapping[str, Any]) -> None:
-    """Refuse a method that cannot run in a script's loop, or an option that it does not have.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A replica's place among those that train by a method.
+
+    Attributes:
+        name: of the method.
+        options: of it.
+        index: of the replica.
+        count: of replicas.
+        seed: of what the method draws.
+        rendezvous: where replica 0 can be reached.
+        server: the process of a method that has one.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    index: int = 0
+    count: int = 1
+    seed: int = 0
+    rendezvous: tuple[str, int] = ("", 0)
+    server: Any = None
+
+
+def has_server(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether a method has a server, and so no worker waits for the others.
 
     Raises:
-        BaechiError: B831.
+        BaechiError: B831 when there is no such method or option.
     """
-    if name in _OWN_CLOCK:
-        others = ", ".join(m for m in METHODS if m not in _OWN_CLOCK)
-        raise BaechiError("B831", f"'{name}' has a server, and is simulated only: baechi replicas compare", help=others)
-    method(name, **options)
+    return isinstance(method(name, **options), FedAsync)
+
+
+class ServerActor:
+    """The process of a method's server.
+
+    Args:
+        name: of the method.
+        options: of it.
+    """
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        self._method: Any = method(name, **options)
+        self._server: Server | None = None
+
+    def pull(self, start: Tensor) -> tuple[Tensor, int]:
+        """The model and its version; the first that asks brings it."""
+        if self._server is None:
+            self._server = self._method.server(start)
+        return self._server.pull()
+
+    def push(self, new: Tensor, version: int) -> tuple[Tensor, int]:
+        """Mix in a worker's model, which began from a version; returns the newest."""
+        if self._server is None:
+            raise BaechiError("B803", "the server has no model yet", help="pull first")
+        self._server.push(new, version)
+        return self._server.pull()
 
 
 class Rounds:
@@ -39,56 +85,44 @@ class Rounds:
     among the options.
 
     Args:
-        name: of the method.
-        options: of it.
-        model: a module, placed or not, whose gradients the loop computes; all begin with the model of replica 0.
+        place: the method, and which worker this is.
+        model: a module, placed or not, whose gradients the loop computes; all begin with the model of one of them.
         optimizer: of the loop.
-        index, count: of the replica.
-        seed: of what the method draws.
-        rendezvous: where replica 0 can be reached.
 
     Raises:
-        BaechiError: B802 when the model is no module, B831 as `check_method`.
+        BaechiError: B802 when the model is no module, B831 on a bad method or option.
     """
 
-    def __init__(
-        self,
-        name: str,
-        options: Mapping[str, Any],
-        model: Any,
-        optimizer: Any,
-        *,
-        index: int,
-        count: int,
-        seed: int,
-        rendezvous: tuple[str, int],
-    ) -> None:
+    def __init__(self, place: Place, model: Any, optimizer: Any) -> None:
         if not isinstance(model, nn.Module):
-            raise BaechiError("B802", f"method '{name}' needs the gradients of a module", help="join(model, optimizer)")
-        check_method(name, options)
+            what = f"method '{place.name}' needs the gradients of a module"
+            raise BaechiError("B802", what, help="join(model, optimizer)")
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._optimizer, self._follows = optimizer, optimizer is not None and "lr" not in options
+        self._optimizer, self._follows = optimizer, optimizer is not None and "lr" not in place.options
         if optimizer is not None:
             optimizer.step = _nothing
-        host, port = rendezvous
-        dist.init_process_group("gloo", f"tcp://{host}:{port}", _PATIENCE, world_size=count, rank=index)
-        start = torch.cat([p.detach().flatten().cpu() for p in self._parameters])
-        dist.broadcast(start, 0)
         sizes = tuple(p.numel() for p in self._parameters)
-        self._worker: Any = method(name, **options).worker(index, count, start, seed, sizes)
-        self._collective = _Counted()
+        start = torch.cat([p.detach().flatten().cpu() for p in self._parameters])
+        made = method(place.name, **place.options)
+        if place.server is None:
+            self._wires: _Collective | _Server = _Collective(place)
+            dist.broadcast(start, 0)
+        else:
+            self._wires = _Server(place.server)
+        self._worker: Any = made.worker(place.index, place.count, start, place.seed, sizes)
+        self._wires.begin(self._worker)
         self._t = 0
         self._write()
 
     def step(self) -> int:
         """Make the update of this step from the gradients that the loop has computed; returns bytes sent."""
-        worker, before = self._worker, self._collective.sent
+        worker, before = self._worker, self._wires.sent
         if self._follows:
             worker.o = replace(worker.o, lr=self._optimizer.param_groups[0]["lr"])
-        drive(worker.step(self._t, self), self._collective)
+        self._wires.step(worker, self._t, self)
         self._t += 1
         self._write()
-        return self._collective.sent - before
+        return self._wires.sent - before
 
     def gradient(self, x: Tensor) -> Tensor:
         """The loop's gradient, which is one at the worker's own model."""
@@ -111,11 +145,19 @@ class Rounds:
             parameter.copy_(piece.view_as(parameter))
 
 
-class _Counted:
-    """The collective of the process group, and the bytes that this worker puts into it."""
+class _Collective:
+    """A process group of all replicas, and the bytes that this one puts into it."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place) -> None:
+        host, port = place.rendezvous
+        dist.init_process_group("gloo", f"tcp://{host}:{port}", _PATIENCE, world_size=place.count, rank=place.index)
         self._group, self.sent = TorchCollective(), 0
+
+    def begin(self, worker: Any) -> None:
+        """All have the same model already."""
+
+    def step(self, worker: Any, t: int, oracle: Rounds) -> None:
+        drive(worker.step(t, oracle), self)
 
     def mean(self, tensor: Tensor, active: bool = True) -> Tensor:
         self.sent += tensor.nbytes * active
@@ -128,6 +170,25 @@ class _Counted:
     def swap(self, tensor: Tensor, peers: Sequence[int]) -> Tensor:
         self.sent += tensor.nbytes * len(peers)
         return self._group.swap(tensor, peers)
+
+
+class _Server:
+    """The server's process: a worker gives its model after its local steps and goes on from the newest."""
+
+    def __init__(self, server: Any) -> None:
+        self._server, self.sent = server, 0
+
+    def begin(self, worker: Any) -> None:
+        import ray
+
+        worker.begin(*ray.get(self._server.pull.remote(worker.x)))
+
+    def step(self, worker: Any, t: int, oracle: Rounds) -> None:
+        import ray
+
+        if worker.local(oracle):
+            self.sent += worker.x.nbytes
+            worker.begin(*ray.get(self._server.push.remote(worker.x, worker.version)))
 
 
 def _nothing(closure: Any = None) -> Any:

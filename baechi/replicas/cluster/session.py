@@ -1,7 +1,7 @@
 """What a training script sees of its replica: it joins, says when a step is done, and goes on from a checkpoint."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -11,7 +11,7 @@ from baechi.replicas.peer import Arrays
 if TYPE_CHECKING:
     import torch
 
-    from baechi.replicas.cluster.rounds import Rounds
+    from baechi.replicas.cluster.rounds import Place, Rounds
 
 __all__ = ["Hand", "Replica", "Session", "enter", "join"]
 
@@ -47,10 +47,7 @@ class Session:
         checkpoint: directory of this replica's checkpoints; none when empty.
         checkpoint_every: steps from one to the next.
         resume: whether to go on from the newest one.
-        method: by which the replicas train together instead of gossiping; none when empty.
-        method_options: of it.
-        seed: of what the method draws.
-        rendezvous: where replica 0 can be reached, for a method.
+        method: by which the replicas train together instead of gossiping; None when they gossip.
     """
 
     index: int = 0
@@ -63,10 +60,7 @@ class Session:
     checkpoint: str = ""
     checkpoint_every: int = 100
     resume: bool = False
-    method: str = ""
-    method_options: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    rendezvous: tuple[str, int] = ("", 0)
+    method: "Place | None" = None
 
 
 _SESSION = Session()
@@ -117,21 +111,11 @@ def join(model: Any, optimizer: "torch.optim.Optimizer | None" = None) -> "Repli
 
 def _rounds(model: Any, optimizer: Any) -> "Rounds | None":
     """What makes the updates when the replicas train by a method."""
-    session = _SESSION
-    if not session.method:
+    if _SESSION.method is None:
         return None
     from baechi.replicas.cluster.rounds import Rounds
 
-    return Rounds(
-        session.method,
-        session.method_options,
-        model,
-        optimizer,
-        index=session.index,
-        count=session.count,
-        seed=session.seed,
-        rendezvous=session.rendezvous,
-    )
+    return Rounds(_SESSION.method, model, optimizer)
 
 
 class Replica:

@@ -57,15 +57,15 @@ def run_options(path: str | None = None, flags: Mapping[str, Any] | None = None)
 def _of_method(
     hub: dict[str, Any], run: dict[str, Any], gossip: Mapping[str, Any], given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options of a run by a method, which does not gossip and cannot go on without one of its workers."""
-    from baechi.replicas.cluster.rounds import check_method
+    """The options of a run by a method, which does not gossip; without a server none can go on without all others."""
+    from baechi.replicas.cluster.rounds import has_server
 
     extra = [*gossip, *(name for name in ("capacity", "topology", "resume") if name in {**hub, **run})]
     if extra or hub.get("shares", 1) > 1:
         what = f"method '{run['method']}' does not gossip, so it has no {(extra or ['gangs'])[0]}"
         raise BaechiError("B801", what, help="leave it out")
-    check_method(run["method"], given)
-    return {**hub, "capacity": 0.0}, {**run, "method_options": dict(given), "restarts": 0}
+    alone = {} if has_server(run["method"], given) else {"restarts": 0}
+    return {**hub, "capacity": 0.0}, {**run, "method_options": dict(given), **alone}
 
 
 def _unknown(name: str) -> BaechiError:

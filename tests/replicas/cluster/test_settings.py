@@ -36,7 +36,7 @@ def test_what_is_left_is_the_rules_or_the_methods() -> None:
         ({"method": "cser", "capacity": 2.0}, "B801", "does not gossip"),
         ({"method": "cser", "devices": 2}, "B801", "gangs"),
         ({"method": "cser", "hh": 2}, "B831", "hh"),
-        ({"method": "fedasync"}, "B831", "simulated"),
+        ({"algorithm": "swarm"}, "B801", "swarm"),
         ({"method": "magic"}, "B831", "magic"),
         ({"mixing": "shout"}, "B801", "shout"),
     ],
