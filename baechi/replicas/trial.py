@@ -127,6 +127,7 @@ class Trial:
                 self.save(checkpoint)
             if seen is not None:
                 seen(self.samples[-1])
+        self.world.run(until)
 
     def save(self, path: str | Path) -> None:
         """Write the state to a file; raises as `write_state`."""
