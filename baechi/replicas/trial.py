@@ -205,8 +205,8 @@ class Trial:
         if len(up) < 2:
             return 0.0
         known: list[dict[int, int]] = [self.world.peers[i].reflects for i in up]  # type: ignore[attr-defined]
-        own = {i: row.get(i, 0) for i, row in zip(up, known, strict=True)}
-        behind = sum(sum(max(0, own[i] - row.get(i, 0)) for i in up) for row in known)
+        own = np.array([row.get(i, 0) for i, row in zip(up, known, strict=True)])
+        behind = sum(int(np.maximum(own - [row.get(i, 0) for i in up], 0).sum()) for row in known)
         return behind / (len(up) * (len(up) - 1))
 
 
