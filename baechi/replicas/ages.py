@@ -29,6 +29,8 @@ Floats: TypeAlias = NDArray[np.float64]
 _MOST_TRACKED = 4096  # of whom all are sources
 _SAMPLED = 64
 _MOST_VERSIONS = 2**30  # 4 GiB of version vectors
+_MOST_NEWS = 2**28
+_MOST_WORK = 1e9  # of one call that nobody can interrupt: about a second
 _RELAXATIONS = 4
 
 
@@ -194,12 +196,21 @@ def _advance(
     """Simulate an interval; the integral of the mean staleness over it."""
     state.totals[AREA] = 0.0
     rate = float(np.max(gossip.capacity))
+    work = (end - start) * rate * len(state.slot) * (len(state.sources) + state.values.shape[1] + 10)
+    for one, other in pairwise(np.linspace(start, end, math.ceil(work / _MOST_WORK) + 1).tolist()):
+        _piece(gossip, state, rng, one, other, news)
+    return float(state.totals[AREA] / _pairs(state))
+
+
+def _piece(
+    gossip: AgeModel, state: State, rng: np.random.Generator, start: float, end: float, news: _News | None
+) -> None:
+    rate = float(np.max(gossip.capacity))
     if news is None:
         mix(rng, state, start, end, rate, MIXING[gossip.mixing], gossip.weight)
     else:
         some = slice(*np.searchsorted(news.at, (start, end)))
         flood(rng, state, start, end, rate, gossip.weight, news.at[some], news.who[some], news.holders, news.holds)
-    return float(state.totals[AREA] / _pairs(state))
 
 
 def _pairs(state: State) -> int:
@@ -240,6 +251,10 @@ def _news(gossip: AgeModel, rng: np.random.Generator, seconds: float) -> _News:
     """Every update of every peer, drawn before the gossip: the update clocks do not listen to it."""
     n, mean = gossip.topology.peers, 1 / gossip.effective_rate
     many = int(seconds / mean + 10 * math.sqrt(seconds / mean) + 20)
+    if n * many > _MOST_NEWS:
+        raise BaechiError(
+            "B842", f"{n} peers make too many updates in {seconds:g} s", help="fewer peers or a shorter time"
+        )
     lasts = gossip.compute_offset + rng.exponential(1 / gossip.update_rate, (n, many))
     at = np.cumsum(lasts, axis=1)
     who, k = np.nonzero(at < seconds)

@@ -118,6 +118,7 @@ class Simulator:
         self._make, self._step = make, step
         self._begun = [0] * peers
         self._trains = [False] * peers
+        self._came = [False] * peers
         self._queue: list[Event] = []
         self._number = 0
         self._rng = np.random.default_rng(seed)
@@ -196,6 +197,7 @@ class Simulator:
             self.peers[i].lost(event.data, self.now)
 
     def _start(self, i: int) -> None:
+        self._came[i] = True
         self._train(i)
         self._ring(i)
 
@@ -301,7 +303,7 @@ class Simulator:
             return
         if self.up[i]:
             return
-        if what == "restart":
+        if what == "restart" or self._came[i]:
             self.lives[i] += 1
             self.peers[i] = self._make(i, self.lives[i], True)
         self.up[i] = True

@@ -47,6 +47,8 @@ class Regression:
     features: Floats = field(init=False)
     targets: Floats = field(init=False)
     optimum: Floats = field(init=False)
+    curvature: Floats = field(init=False)
+    least: float = field(init=False)
 
     def __post_init__(self) -> None:
         if min(self.dimension, self.rows, self.batch, self.local) < 1 or not self.eta > 0:
@@ -58,8 +60,17 @@ class Regression:
         truth = rng.standard_normal(self.dimension) + self.skew * rng.standard_normal((self.peers, self.dimension))
         targets = np.einsum("prd,pd->pr", features, truth)
         targets += self.noise * rng.standard_normal(targets.shape)
-        found = np.linalg.lstsq(features.reshape(-1, self.dimension), targets.ravel(), rcond=None)[0]
-        for name, value in (("features", features), ("targets", targets), ("optimum", found)):
+        a, b = features.reshape(-1, self.dimension), targets.ravel()
+        found = np.linalg.lstsq(a, b, rcond=None)[0]
+        least = float(((a @ found - b) ** 2).mean() / 2)
+        known = {
+            "features": features,
+            "targets": targets,
+            "optimum": found,
+            "curvature": a.T @ a / len(a),
+            "least": least,
+        }
+        for name, value in known.items():
             object.__setattr__(self, name, value)
 
     def start(self) -> Arrays:
@@ -77,5 +88,6 @@ class Regression:
         return (w,)
 
     def loss(self, model: NDArray[np.floating[Any]]) -> float:
-        """Of a model on the rows of all peers."""
-        return float(((self.features @ model - self.targets) ** 2).mean() / 2)
+        """Of a model on the rows of all peers: the least, and what the quadratic has above it."""
+        off = model - self.optimum
+        return self.least + float(off @ self.curvature @ off) / 2

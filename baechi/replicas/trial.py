@@ -127,6 +127,7 @@ class Trial:
                 self.save(checkpoint)
             if seen is not None:
                 seen(self.samples[-1])
+        self.world.run(until)
 
     def save(self, path: str | Path) -> None:
         """Write the state to a file; raises as `write_state`."""
@@ -204,8 +205,8 @@ class Trial:
         if len(up) < 2:
             return 0.0
         known: list[dict[int, int]] = [self.world.peers[i].reflects for i in up]  # type: ignore[attr-defined]
-        own = {i: row.get(i, 0) for i, row in zip(up, known, strict=True)}
-        behind = sum(sum(max(0, own[i] - row.get(i, 0)) for i in up) for row in known)
+        own = np.array([row.get(i, 0) for i, row in zip(up, known, strict=True)])
+        behind = sum(int(np.maximum(own - [row.get(i, 0) for i in up], 0).sum()) for row in known)
         return behind / (len(up) * (len(up) - 1))
 
 

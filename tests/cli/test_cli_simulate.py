@@ -1,5 +1,9 @@
 """`baechi replicas simulate` as an outside check calls it."""
 
+import subprocess
+import sys
+import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +96,30 @@ def test_a_simulation_that_was_stopped_goes_on(cli: "Cli", tmp_path: Path) -> No
     ran = cli(*flags, "--time", 20, "--checkpoint", state, "--resume")
     assert "going on at 8 s" in ran.err
     assert ran.data == whole
+
+
+def test_a_simulation_that_was_killed_goes_on_as_if_it_had_not_been(cli: "Cli", tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    flags = ["replicas", "simulate", "--peers", "6", "--delay", "exp:0.1", "--time", "300", "--every", "0.5", "--json"]
+    command = [sys.executable, "-m", "baechi", *flags, "--checkpoint", str(state)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 60
+        while not state.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        process.kill()
+    ran = cli(*flags, "--checkpoint", state, "--resume")
+    assert "going on at" in ran.err
+    assert ran.data == cli(*flags).data
+
+
+def test_steps_that_are_too_long_are_shown_and_not_written_as_numbers(cli: "Cli") -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of numpy, about numbers without end
+        ran = cli("replicas", "simulate", "--peers", 3, "--eta", 1e6, "--time", 100, "--json")
+        assert ran.code == 0
+        assert ran.data["loss"] is None
+        assert cli("replicas", "simulate", "--peers", 3, "--eta", 1e6, "--time", 100).code == 0
 
 
 def test_draco_drops_by_reason_and_warns_of_the_bias(cli: "Cli") -> None:

@@ -120,7 +120,7 @@ def test_pull_wanders_as_much_as_its_events_say() -> None:
     """Source: n = 10 values 0..9: mean of the limit 4.5, standard deviation .88."""
     model = AgeModel(parse_topology("complete", 10))
     values = np.arange(10.0)[:, None]
-    limits = [simulate_ages(model, 60.0, seed=s, values=values).values.mean() for s in range(2000)]
+    limits = [simulate_ages(model, 30.0, seed=s, values=values, intervals=1).values.mean() for s in range(2000)]
     assert np.mean(limits) == pytest.approx(4.5, abs=0.08)
     assert np.std(limits) == pytest.approx(0.88, rel=0.05)
 

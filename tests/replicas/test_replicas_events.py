@@ -167,6 +167,18 @@ def test_churn_restarts_with_the_next_incarnation_and_joins_with_the_others_mode
     assert np.allclose(models(world), 5.0)
 
 
+def test_a_peer_that_comes_twice_has_one_clock_of_each_kind() -> None:
+    churn = tuple(
+        map(parse_change, ("join:1@1", "crash:1@3", "join:1@5", "crash:1@10", "restart:1@11", "restart:1@12"))
+    )
+    conditions = Conditions(compute=Distribution(offset=1.0), churn=churn)
+    world = Simulator(2, gossips(2, "pull", [1.0, 1.0]), still, conditions, logs=True, seed=4)
+    world.run(60.0)
+    assert world.lives == [0, 2]
+    ends = [event.at for event in world.log or [] if event == (event.at, 1, -1)]
+    assert min(np.diff(ends)) >= 1 - 1e-9
+
+
 def test_a_partition_keeps_groups_apart_until_it_heals() -> None:
     conditions = Conditions(compute=NEVER, timeout=0.2, partitions=(parse_partition("0-100:0,1|2,3"),))
     world = Simulator(4, gossips(4, "symmetric"), still, conditions)

@@ -19,7 +19,8 @@ def test_the_optimum_has_no_gradient_and_a_step_is_one_of_gradient_descent() -> 
     problem = Regression(3, dimension=4, rows=20, batch=20, eta=0.1, seed=2)
     rows, targets = problem.features.reshape(60, 4), problem.targets.ravel()
     np.testing.assert_allclose(rows.T @ (rows @ problem.optimum - targets), 0, atol=1e-10)
-    assert problem.loss(problem.optimum) == pytest.approx(((rows @ problem.optimum - targets) ** 2).mean() / 2)
+    for model in (problem.optimum, np.arange(4.0)):
+        assert problem.loss(model) == pytest.approx(((rows @ model - targets) ** 2).mean() / 2)
     many = Regression(1, dimension=4, rows=50, batch=100_000, eta=0.1, noise=0.0)
     exact = 0.1 * many.features[0].T @ many.targets[0] / 50
     np.testing.assert_allclose(many.step(0, many.start(), 0)[0], exact, atol=0.01)

@@ -1,7 +1,8 @@
-"""Simulate replicas that gossip: how stale they are, beside the exact law, and how they train under faults.
+"""Simulate replicas that gossip: their staleness beside its law, and training.
 
-Without faults and training the simulator is compiled and takes a million peers. Any of the options of links, faults,
-training or DRACO chooses the general one: peers of the same code as real replicas train a linear regression.
+Without faults and training the simulator is compiled and takes a million
+peers. Any option of links, faults, training or DRACO chooses the general one:
+peers of the same code as real replicas train a linear regression.
 """
 
 import argparse

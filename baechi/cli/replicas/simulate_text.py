@@ -131,7 +131,7 @@ def trial_data(trial: "Trial") -> dict[str, Any]:
         "loss_of_mean": _finite(last.loss_of_mean),
         "loss_at_start": _finite(trial.samples[0].loss),
         "loss_at_optimum": trial.problem.loss(trial.problem.optimum),
-        "disagreement": last.disagreement,
+        "disagreement": _finite(last.disagreement),
         "replicas": [
             {"peer": i, "up": up, "incarnation": world.lives[i], "steps": world.steps[i], "loss": _finite(loss)}
             for i, (up, loss) in enumerate(zip(world.up, trial.losses(), strict=True))
@@ -168,10 +168,10 @@ def trial_text(data: Mapping[str, Any]) -> str:
     samples = data["samples"]
     for k in sorted({round(i * (len(samples) - 1) / (_ROWS - 1)) for i in range(_ROWS)}):
         s = samples[k]
-        loss, mean = (("-" if v is None else f"{v:.5g}") for v in (s["loss"], s["loss_of_mean"]))
-        lines.append(
-            f"{s['seconds']:>9.4g} {loss:>11} {mean:>12} {s['disagreement']:>13.4g} {s['staleness']:>10.4g} {s['up']:>5}"
+        loss, mean, apart = (
+            "-" if v is None else f"{v:.4g}" for v in (s["loss"], s["loss_of_mean"], s["disagreement"])
         )
+        lines.append(f"{s['seconds']:>9.4g} {loss:>11} {mean:>12} {apart:>13} {s['staleness']:>10.4g} {s['up']:>5}")
     lines += ["", f"loss at the optimum of all data: {data['loss_at_optimum']:.5g}"]
     return "\n".join([*lines, *_replica_lines(replicas)])
 
