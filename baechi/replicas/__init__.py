@@ -18,6 +18,8 @@ __all__ = [
     "advise",
     "aggregate",
     "attack",
+    "breaking_ratio",
+    "breaks",
     "compressor",
     "hessian_norm",
     "join",
@@ -30,6 +32,8 @@ __all__ = [
     "simulate_ages",
     "staleness_law",
     "train",
+    "weaknesses",
+    "zeno_async",
 ]
 
 _WHERE = {
@@ -47,6 +51,8 @@ _WHERE = {
     "advise": "baechi.replicas.staleness",
     "aggregate": "baechi.replicas.rules",
     "attack": "baechi.replicas.attacks",
+    "breaking_ratio": "baechi.replicas.attacks.breaks",
+    "breaks": "baechi.replicas.attacks.breaks",
     "compressor": "baechi.replicas.compress",
     "hessian_norm": "baechi.replicas.curvature",
     "join": "baechi.replicas.cluster.session",
@@ -59,6 +65,8 @@ _WHERE = {
     "simulate_ages": "baechi.replicas.ages",
     "staleness_law": "baechi.replicas.age_model",
     "train": "baechi.replicas.cluster.train",
+    "weaknesses": "baechi.replicas.attacks.weakness",
+    "zeno_async": "baechi.replicas.rules.zeno_async",
 }
 """By public name, the module that has it: nothing is imported before it is used."""
 

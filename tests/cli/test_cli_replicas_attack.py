@@ -38,7 +38,10 @@ def test_json_has_the_same(capsys):
     [
         (["--rules", "best"], "B822", "no aggregation rule 'best'"),
         (["--attacks", "flood"], "B824", "no attack 'flood'"),
-        (["--attacks", "ipm:sigma=1"], "B108", "no option sigma"),
+        (["--attacks", "ipm:sigma=1"], "B824", "no option sigma"),
+        (["--attacks", "ipm:epsilon=much"], "B108", "ipm:epsilon=much"),
+        (["--attacks", "gaussian:sigma=-1"], "B824", "sigma -1"),
+        (["--set", "size=many"], "B820", "size is 'many'"),
         (["--attacks", "ipm:epsilon"], "B102", "no key=value"),
         (["--hostile", "0"], "B108", "from 1 to 19"),
         (["--hostile", "20"], "B108", "from 1 to 19"),

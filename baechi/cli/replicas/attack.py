@@ -72,16 +72,12 @@ def execute(args: argparse.Namespace) -> int:
 
 def _matches(args: argparse.Namespace) -> tuple[list["Match"], list[str]]:
     """What can be played, attack by attack, and what to say beforehand."""
-    from baechi.replicas.attacks import attack_options
     from baechi.replicas.attacks.experiment import Match
     from baechi.replicas.attacks.weakness import weaknesses
     from baechi.replicas.rules import MAJORITY
 
     corruption = "dimensional" if args.dimensional else "classic"
     attacks = [_attack(text) for text in args.attacks.split(",")]
-    for name, options in attacks:
-        if unknown := options.keys() - attack_options(name).keys():
-            raise BaechiError("B108", f"attack '{name}' has no option {', '.join(sorted(unknown))}")
     listed, told = [], []
     for hostile in _counts(args.hostile, args.workers):
         bears = hostile if args.bears is None else args.bears
@@ -94,8 +90,19 @@ def _matches(args: argparse.Namespace) -> tuple[list["Match"], list[str]]:
 
 
 def _attack(text: str) -> tuple[str, dict[str, Any]]:
-    name, *options = text.split(":")
-    return name, pairs(options, "--attacks")
+    """An attack and its options, tried on a small round."""
+    import numpy as np
+
+    from baechi.replicas.attacks import attack, attack_options
+
+    name, *given = text.split(":")
+    options, small = pairs(given, "--attacks"), np.ones((2, 2))
+    flipped = {"flipped": small} if "flipped" in attack_options(name) else {}
+    try:
+        attack(name, small, 2, **options, **flipped)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise BaechiError("B108", f"--attacks {text}: {str(error).splitlines()[0]}") from None
+    return name, options
 
 
 def _counts(text: str, workers: int) -> list[int]:

@@ -3,8 +3,10 @@
 The next problem is one new file, and a line here.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from inspect import signature
 from typing import TYPE_CHECKING
 
 from baechi.errors import BaechiError
@@ -42,10 +44,20 @@ def problem(name: str, **options: object) -> "Problem":
     if name not in PROBLEMS:
         raise BaechiError("B820", f"no problem '{name}'", help="one of: " + ", ".join(PROBLEMS))
     module, _, cls = PROBLEMS[name].partition(":")
-    try:
-        made: Problem = getattr(import_module(module), cls)(**options)
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise
-        raise BaechiError("B820", f"problem '{name}': {str(error).partition(') ')[2] or error}") from None
-    return made
+    made: Callable[..., Problem] = getattr(import_module(module), cls)
+    known = signature(made).parameters
+    for option, value in options.items():
+        if option not in known:
+            has = ", ".join(known)
+            raise BaechiError("B820", f"problem '{name}' has no option {option}", help=f"it has: {has}")
+        is_negative = option == "seed" and isinstance(value, int) and value < 0
+        if is_negative or not _fits(value, known[option].default):
+            raise BaechiError("B820", f"problem '{name}': {option} is {value!r}", help=f"as {known[option].default!r}")
+    return made(**options)
+
+
+def _fits(value: object, default: object) -> bool:
+    """Whether an option is of the kind of its default; of a device all forms are."""
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, type(default)) or default == "cpu"

@@ -170,7 +170,9 @@ class Stack:
             if shard.dim() != 2 or (finite is not None and len(shard) != len(finite)):
                 expected = "(m, d)" if finite is None else f"({len(finite)}, d_k) as those before"
                 what = f"shard {i}" if not self._single else "X"
-                raise BaechiError("B823", f"{what} has shape {tuple(shard.shape)}, not {expected}")
+                raise BaechiError(
+                    "B823", f"{what} has shape {tuple(shard.shape)}, not {expected}", help="a row for each peer"
+                )
             finite = np.ones(len(shard), bool) if finite is None else finite
             sums = torch.isfinite(shard.sum(1))  # NaN and infinities are not lost in a sum; all finite, it may overflow
             for row in torch.nonzero(~sums).flatten().tolist():

@@ -79,3 +79,15 @@ def test_broken_by_accuracy_or_by_loss():
     assert broken(Outcome(None, None, 1), Outcome(0.1, None, 1), 2.0)
     assert broken(Outcome(1.2, None, 1), Outcome(0.1, None, 1), 2.0)
     assert not broken(Outcome(1.0, None, 1), Outcome(0.1, None, 1), 2.0)
+
+
+CELLS = [("krum", 0.1, True), ("mean", 10.0, True), ("krum", 10.0, False), ("mean", 0.1, False)]
+
+
+def test_on_digits_small_manipulation_breaks_krum_and_large_the_mean():
+    digits = problem("mnist", workers=20, hidden=32)
+    calm = play(digits, Match("mean", None, 0, 0), steps=50, rate=0.1)
+    assert calm.accuracy > 0.6
+    for rule, epsilon, lost in CELLS:
+        outcome = play(digits, Match(rule, "ipm", 6, 6, {"epsilon": epsilon}), steps=50, rate=0.1)
+        assert broken(outcome, calm, 2.3) == lost, (rule, epsilon, outcome)

@@ -117,6 +117,10 @@ def test_partitions_have_each_example_once(how):
     [
         ("cifar", {}, "B820", "no problem 'cifar'"),
         ("mnist", {"depth": 3}, "B820", "depth"),
+        ("quadratic", {"seed": -1}, "B820", "seed is -1"),
+        ("quadratic", {"size": "many"}, "B820", "size is 'many'"),
+        ("quadratic", {"noise": float("nan")}, "B820", "noise is nan"),
+        ("mnist", {"dtype": "float64"}, "B820", "dtype is 'float64'"),
         ("mnist", {"partition": "fair"}, "B820", "no partition 'fair'"),
         ("mnist", {"workers": 0}, "B820", "0 workers"),
         ("mnist", {"batch": 0}, "B820", "batch of 0"),
