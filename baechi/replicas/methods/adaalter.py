@@ -8,7 +8,7 @@ from torch import Tensor
 from baechi.replicas.methods.core import Mean, Oracle, Step, Worker
 from baechi.replicas.methods.descent import Descent
 
-__all__ = ["AdaAlter"]
+__all__ = ["AdaAlter", "AdaAlterWorker"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from baechi.replicas.methods.choco import Choco, ChocoWorker
 from baechi.replicas.methods.core import Worker
 
-__all__ = ["AdaGossip"]
+__all__ = ["AdaGossip", "AdaGossipWorker"]
 
 _TINY = 1e-8
 

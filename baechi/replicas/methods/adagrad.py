@@ -8,7 +8,7 @@ from torch import Tensor
 from baechi.replicas.methods.core import Mean, Oracle, Step, Worker
 from baechi.replicas.methods.descent import Descent
 
-__all__ = ["AdaGrad"]
+__all__ = ["AdaGrad", "AdaGradWorker"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

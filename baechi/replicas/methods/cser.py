@@ -14,7 +14,7 @@ from baechi.replicas.methods.core import Oracle, Step, Worker
 from baechi.replicas.methods.descent import Descent
 from baechi.replicas.methods.feedback import contracting, psync
 
-__all__ = ["Cser"]
+__all__ = ["Cser", "CserWorker"]
 
 _GRADIENTS, _ERRORS = 0, 1
 

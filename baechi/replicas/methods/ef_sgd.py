@@ -10,7 +10,7 @@ from baechi.replicas.methods.core import Oracle, Step, Worker
 from baechi.replicas.methods.descent import Descent
 from baechi.replicas.methods.feedback import contracting, mean_compressed
 
-__all__ = ["EfSgd"]
+__all__ = ["EfSgd", "EfWorker"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

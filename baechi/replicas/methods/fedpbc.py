@@ -12,7 +12,7 @@ from torch import Tensor
 from baechi.replicas.methods.core import Mean, Oracle, Step, Worker
 from baechi.replicas.methods.fedavg import FedAvg
 
-__all__ = ["FedPbc"]
+__all__ = ["FedPbc", "FedPbcWorker"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import torch
 from baechi.replicas.compress.base import Key
 from baechi.replicas.methods.descent import refuse
 
-__all__ = ["KINDS", "Links"]
+__all__ = ["KINDS", "Links", "sampled"]
 
 KINDS = ("always", "bernoulli", "markov", "cyclic")
 _LINKS, _OFFSETS, _SAMPLE = 10, 11, 12

@@ -8,7 +8,7 @@ from torch import Tensor
 from baechi.replicas.methods.adaalter import AdaAlter
 from baechi.replicas.methods.core import Mean, Oracle, Step, Worker
 
-__all__ = ["LocalAdaAlter"]
+__all__ = ["LocalAdaAlter", "LocalAdaAlterWorker"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from baechi.replicas.methods.core import Mean, Oracle, Step, Worker
 from baechi.replicas.methods.descent import Descent
 
-__all__ = ["LocalSgd"]
+__all__ = ["LocalSgd", "LocalWorker"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from baechi.replicas.methods.core import Gather, Mean, ProblemOracle, Request, S
 from baechi.replicas.methods.descent import Descent
 from baechi.replicas.problems.base import Problem
 
-__all__ = ["Costs", "Lockstep", "sizes_of"]
+__all__ = ["Costs", "Lockstep", "sizes_of", "wire_nbytes"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from baechi.replicas.compress.base import Key
 from baechi.replicas.methods.core import Mean, Oracle, Step, Worker
 from baechi.replicas.methods.descent import Descent
 
-__all__ = ["SCALINGS", "Savic"]
+__all__ = ["SCALINGS", "Savic", "SavicWorker"]
 
 SCALINGS = ("identity", "rmsprop", "adam", "oasis")
 """What D can be; `identity` is local SGD."""

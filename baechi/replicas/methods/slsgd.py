@@ -10,7 +10,7 @@ from baechi.replicas.methods.core import Mean, Request, Worker
 from baechi.replicas.methods.fedavg import FedAvg, FedAvgWorker
 from baechi.replicas.methods.robust import aggregated
 
-__all__ = ["Slsgd"]
+__all__ = ["Slsgd", "SlsgdWorker"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from baechi.replicas.methods.core import Mean, Oracle, Step, Worker
 from baechi.replicas.methods.descent import Descent
 from baechi.replicas.methods.robust import aggregated, check_rule
 
-__all__ = ["SyncSgd"]
+__all__ = ["SyncSgd", "SyncWorker"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

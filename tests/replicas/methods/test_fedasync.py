@@ -104,3 +104,13 @@ def test_options_out_of_range_are_one_error(options):
     with pytest.raises(BaechiError) as caught:
         method("fedasync", **options)
     assert caught.value.code == "B831"
+
+
+@pytest.mark.parametrize("weight", ["constant", "polynomial", "hinge", "exponential", "sigmoid"])
+def test_a_staleness_of_16_is_borne(weight):
+    data = problem("quadratic", workers=4, size=6, heterogeneity=0.0)
+    made = method("fedasync", h=4, lr=0.2, max_delay=16, weight=weight).runner(data, 4, 0)
+    before = data.loss(made.model())
+    for _ in range(800):
+        made.step()
+    assert data.loss(made.model()) < 1e-3 * before
