@@ -16,7 +16,7 @@ from baechi.replicas.delays import Complexes, Delay
 
 __all__ = ["leading_root", "merging", "stable_rate", "stationary_variance"]
 
-_FARTHEST = 1e3
+_FARTHEST = 100.0
 """Products ``a E[D]`` up to which a limit of stability is looked for."""
 _SWING = 0.1
 """Radians that the transform may turn between two points of a grid."""
@@ -28,7 +28,7 @@ _TURN = 1.0
 
 @lru_cache(maxsize=1024)
 def stable_rate(law: Delay) -> float:
-    """The rate a from which on x no longer decays, in 1/s; infinity when there is none up to ``1000/E[D]``.
+    """The rate a from which on x no longer decays, in 1/s; infinity when there is none up to ``100/E[D]``.
 
     On the limit a root is ``i w``: the real part of the transform is zero there, and ``a = w/|transform|``.
 

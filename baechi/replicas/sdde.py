@@ -38,6 +38,7 @@ __all__ = [
 
 _SEARCH = 28
 _WITHIN = 0.95
+_FAR = 8.0
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -164,7 +165,7 @@ def _searched(law: Delay, workers: int, spread: float, plain: float) -> float:
         return min(-root(law, workers, p).real for p in (product, product / spread))
 
     most = limit(law, workers) if workers == 1 or _is_fixed(law) else stable_rate(law) * law.mean
-    low, high = plain, most if most < math.inf else plain * spread
+    low, high = plain, min(most, plain * max(_FAR, spread))
     for _ in range(_SEARCH):
         one, two = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
         low, high = (low, two) if rate(one) >= rate(two) else (one, high)
