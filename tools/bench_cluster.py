@@ -82,8 +82,9 @@ def straggler() -> None:
 def killed() -> None:
     """Rates of the others from the death of one until it is back, beside their rates before."""
     from baechi.replicas.cluster.body import Body
-    from baechi.replicas.cluster.driver import Driver, RunOptions
+    from baechi.replicas.cluster.driver import Driver
     from baechi.replicas.cluster.hub import HubOptions
+    from baechi.replicas.cluster.run import RunOptions
 
     script, _ = SCRIPTS["mnist"]
     with tempfile.TemporaryDirectory() as logs:

@@ -17,7 +17,7 @@ from baechi.cli.output import emit, emit_json, say
 from baechi.errors import BaechiError
 
 if TYPE_CHECKING:
-    from baechi.replicas.cluster.driver import RunOptions, Statuses
+    from baechi.replicas.cluster.run import RunOptions, Statuses
 
 __all__ = ["configure", "execute"]
 

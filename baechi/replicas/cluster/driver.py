@@ -14,72 +14,17 @@ from baechi.errors import BaechiError
 from baechi.replicas.cluster.actors import ReplicaActor, WorkerActor
 from baechi.replicas.cluster.body import Body, Ended
 from baechi.replicas.cluster.embedded import cluster
-from baechi.replicas.cluster.hub import HubOptions, version_ages
+from baechi.replicas.cluster.run import Ages, Outcome, RunOptions, Statuses
 from baechi.replicas.cluster.session import Session
 from baechi.replicas.peer import Arrays
 
-__all__ = ["Driver", "Outcome", "RunOptions", "Statuses", "default_threads"]
+__all__ = ["Driver", "default_threads"]
 
 _POLL_SECONDS = 0.5
 _STATUS_PATIENCE_SECONDS = 5.0
 _START_PATIENCE_SECONDS = 120.0
 _CALLS_AT_ONCE = 16
 _SOME_CORE = 0.001  # on one's own machine replicas share the cores, however many they are
-
-Statuses = Mapping[int, Mapping[str, Any]]
-"""By replica, what `Hub.status` gives."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """Of a run of replicas.
-
-    Attributes:
-        hub: how many there are and how they mix.
-        every: steps from one update, which others see, to the next.
-        buffers: whether floating-point buffers are mixed.
-        checkpoint: directory of checkpoints; none when empty.
-        checkpoint_every: steps from one to the next.
-        resume: whether to go on from the newest ones.
-        address: of a Ray cluster; None for one on this machine, for as long as the run takes.
-        run: a name; replicas of the same name on one cluster find each other.
-        restarts: how often each replica is brought back.
-        method: by which replicas train together instead of gossiping; none when empty.
-        method_options: of it.
-    """
-
-    hub: HubOptions
-    every: int = 1
-    buffers: bool = False
-    checkpoint: str = ""
-    checkpoint_every: int = 100
-    resume: bool = False
-    address: str | None = None
-    run: str = "run"
-    restarts: int = 3
-    method: str = ""
-    method_options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a run.
-
-    Attributes:
-        statuses: of each replica at its end.
-        ended: how each ended.
-        restarts: how often each was brought back.
-        models: of each, at its end.
-        ages: how many of its updates the others' models missed, on average while all trained.
-        seconds: of the whole.
-    """
-
-    statuses: Statuses
-    ended: Mapping[int, Ended]
-    restarts: Mapping[int, int]
-    models: Mapping[int, Arrays]
-    ages: Mapping[int, float]
-    seconds: float
 
 
 @dataclass
@@ -162,7 +107,7 @@ class Driver:
         Raises:
             BaechiError: B807 when none came to its end.
         """
-        ages = _Ages()
+        ages = Ages()
         while any(replica.ended is None for replica in self._replicas.values()):
             self.poll()
             statuses = self.statuses()
@@ -313,21 +258,6 @@ class Driver:
         except self._ray.exceptions.RayError as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise BaechiError("B806", f"a replica did not start: {first}", help="see the logs in /tmp/ray") from error
-
-
-class _Ages:
-    """The version ages seen while all replicas trained."""
-
-    def __init__(self) -> None:
-        self._seen: dict[int, list[float]] = {}
-
-    def add(self, statuses: Statuses) -> None:
-        if all(status["version"] > 0 for status in statuses.values()):
-            for index, age in version_ages(statuses).items():
-                self._seen.setdefault(index, []).append(age)
-
-    def means(self) -> dict[int, float]:
-        return {index: sum(ages) / len(ages) for index, ages in self._seen.items()}
 
 
 def default_threads(processes: int) -> int:

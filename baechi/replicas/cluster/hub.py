@@ -8,7 +8,7 @@ version than its fellows, and training waits for nobody.
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar
@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from baechi.errors import BaechiError
+from baechi.replicas.cluster.history import History
 from baechi.replicas.cluster.peers import Carried, make_peer
 from baechi.replicas.draco_options import DracoOptions
 from baechi.replicas.gossip import GossipOptions
 from baechi.replicas.peer import Arrays, Envelope, Message
 
-__all__ = ["Call", "Hub", "HubOptions", "Lost", "version_ages"]
+__all__ = ["Call", "Hub", "HubOptions", "Lost"]
 
 _T = TypeVar("_T")
 
@@ -93,7 +94,7 @@ class Hub:
         self._stopped = threading.Event()
         self._delays: list[float] = []
         self._round_trip = 0.0
-        self._history = _History()
+        self._history = History()
 
     def meet(self, members: Sequence[int]) -> None:
         """Who is there now."""
@@ -303,37 +304,6 @@ class Hub:
                 self._hear(answer)
 
 
-@dataclass
-class _History:
-    """Steps and losses of a replica."""
-
-    steps: int = 0
-    losses: list[tuple[int, float]] = field(default_factory=list)
-    apart: float = 0.0
-    mixed: int = 0
-    exchanges: int = 0
-    sent: int = 0
-    _began: tuple[int, float] | None = None
-    _last: float = 0.0
-
-    def add(self, step: int, now: float) -> None:
-        self.steps, self._last = step, now
-        if self._began is None:
-            self._began = (step, now)
-
-    @property
-    def rate(self) -> float:
-        """Steps a second since the first."""
-        if self._began is None or self._last <= self._began[1]:
-            return 0.0
-        return (self.steps - self._began[0]) / (self._last - self._began[1])
-
-    @property
-    def exchange_rate(self) -> float:
-        """Exchanges a second since the first step."""
-        return 0.0 if self._began is None else self.exchanges / max(time.monotonic() - self._began[1], 1e-9)
-
-
 def _nbytes(message: Message | None) -> int:
     return 0 if message is None or message.snapshot is None else message.snapshot.nbytes
 
@@ -344,17 +314,3 @@ def _sum(left: Arrays, right: Arrays) -> Arrays:
 
 def _norm(arrays: Arrays) -> float:
     return math.sqrt(sum(float(np.vdot(a, a)) for a in arrays))
-
-
-def version_ages(statuses: Mapping[int, Mapping[str, Any]]) -> dict[int, float]:
-    """By replica, how many of its updates the others' models miss on average.
-
-    Example:
-        >>> version_ages({0: {"version": 5, "reflects": {0: 5}}, 1: {"version": 3, "reflects": {0: 4, 1: 3}}})
-        {0: 1.0, 1: 3.0}
-    """
-    return {
-        i: sum(max(0, status["version"] - other["reflects"].get(i, 0)) for j, other in statuses.items() if j != i)
-        / max(1, len(statuses) - 1)
-        for i, status in statuses.items()
-    }

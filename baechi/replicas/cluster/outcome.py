@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from baechi.replicas.cluster.hub import version_ages
+from baechi.replicas.cluster.history import version_ages
 from baechi.report.layout import fields, table
 from baechi.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from baechi.replicas.cluster.driver import Outcome, RunOptions, Statuses
+    from baechi.replicas.cluster.run import Outcome, RunOptions, Statuses
 
 __all__ = ["CELLS", "age_law", "cells", "outcome_data", "outcome_text", "status_text", "summary"]
 

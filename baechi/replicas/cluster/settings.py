@@ -6,8 +6,8 @@ from typing import Any
 
 from baechi.document import load_toml
 from baechi.errors import BaechiError
-from baechi.replicas.cluster.driver import RunOptions
 from baechi.replicas.cluster.hub import HubOptions
+from baechi.replicas.cluster.run import RunOptions
 from baechi.replicas.draco_options import DracoOptions
 from baechi.replicas.gossip import GossipOptions
 

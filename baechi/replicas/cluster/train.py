@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from baechi.replicas.cluster.body import Body
-from baechi.replicas.cluster.driver import Driver, Outcome, default_threads
+from baechi.replicas.cluster.driver import Driver, default_threads
+from baechi.replicas.cluster.run import Outcome
 from baechi.replicas.cluster.settings import run_options
 
 __all__ = ["train"]

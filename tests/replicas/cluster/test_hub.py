@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baechi.errors import BaechiError
-from baechi.replicas.cluster.hub import Hub, HubOptions, Lost, version_ages
+from baechi.replicas.cluster.history import version_ages
+from baechi.replicas.cluster.hub import Hub, HubOptions, Lost
 from baechi.replicas.gossip import GossipOptions
 from baechi.replicas.peer import Arrays, Message, Snapshot
 
@@ -100,7 +101,9 @@ def test_hubs_that_swap_keep_the_sum_of_what_all_learned() -> None:
         thread.join()
     for hub in hubs:
         hub.stop()
-    threading.Event().wait(0.1)
+    for thread in threading.enumerate():
+        if thread.name.startswith("mix-"):
+            thread.join(10)  # an exchange that is under way moves one side before the other
     models: list[Arrays] = [m for hub in hubs if (m := hub.model()) is not None]
     assert sum(float(m[0][0]) for m in models) == pytest.approx(0 + 1 + 2 + 3 * 200, abs=1e-6)
     assert all(hub.status()["mixed"] > 10 for hub in hubs)

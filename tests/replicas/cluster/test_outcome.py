@@ -10,8 +10,8 @@ import pytest
 
 from baechi.cli.main import main
 from baechi.replicas.cluster.body import Ended
-from baechi.replicas.cluster.driver import Outcome
 from baechi.replicas.cluster.outcome import age_law, outcome_data, outcome_text, status_text
+from baechi.replicas.cluster.run import Outcome
 from baechi.replicas.cluster.settings import run_options
 
 

@@ -18,8 +18,9 @@ import torch
 import baechi
 from baechi.errors import BaechiError
 from baechi.replicas.cluster.body import Body
-from baechi.replicas.cluster.driver import Driver, RunOptions, Statuses
+from baechi.replicas.cluster.driver import Driver
 from baechi.replicas.cluster.hub import HubOptions
+from baechi.replicas.cluster.run import RunOptions, Statuses
 from baechi.replicas.peer import Message, Snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
