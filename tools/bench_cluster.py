@@ -122,7 +122,7 @@ def cost() -> None:
             data, found = gossip(problem, flags=("--capacity", str(capacity)))
             rate = statistics.median(f["rate"] for f in found)
             alone = alone or rate
-            rows, delays = data["replicas"], data["delays_seconds"]
+            rows, delays = data["replicas"], data["exchange_seconds"]
             begun = len(delays) / max(1e-9, sum(r["steps"] / r["steps_per_second"] for r in rows))
             took = f"{1e3 * statistics.median(delays):.1f} ms" if delays else ""
             law = f"{statistics.mean(r['law'] for r in rows):.1f}" if delays else ""

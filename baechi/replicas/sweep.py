@@ -86,16 +86,17 @@ def sweep_page(points: Sequence[Point], path: str | Path) -> None:
         BaechiError: B404 when it cannot be written, B407 when Bokeh is not there.
     """
     try:
-        from bokeh.embed import file_html
+        from bokeh.core.types import ID
+        from bokeh.embed import json_item
         from bokeh.plotting import figure
-        from bokeh.resources import Resources
+
+        from baechi.report.page.simple import TARGET, Table, simple_html
     except ModuleNotFoundError as error:
         raise BaechiError(
             "B407", f"a plot needs {error.name}, which is not installed", help="pip install 'baechi[report]'"
         ) from None
     title = "Version age of a model about another peer: simulated (dots) and exact (lines)"
     plot = figure(
-        title=title,
         x_axis_type="log",
         y_axis_type="log",
         x_axis_label="peers n",
@@ -108,7 +109,10 @@ def sweep_page(points: Sequence[Point], path: str | Path) -> None:
     for policy in POLICIES:
         _draw(plot, policy, [p for p in points if p.policy == policy])
     plot.legend.location = "top_left"
-    write_atomic(path, file_html(plot, Resources(mode="inline"), "Staleness of gossip"))
+    header = ("policy", "peers", "capacity", "simulated", "law")
+    rows = [(p.policy, f"{p.peers:,}", f"{p.capacity:.2f}", f"{p.staleness:.3f}", f"{p.law:.3f}") for p in points]
+    item = dict(json_item(plot, ID(TARGET)))
+    write_atomic(path, simple_html("Staleness of gossip", [title], item, [Table("Each point", header, rows)]))
 
 
 def _draw(plot: Any, policy: str, points: Sequence[Point]) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 __all__ = ["History", "version_ages"]
 
+_KEPT = 2_000
+
 
 @dataclass
 class History:
@@ -19,6 +21,7 @@ class History:
         mixed: messages that had an effect.
         exchanges: that it began and that were answered.
         sent: bytes of models that it sent.
+        intervals: seconds from one step to the next, of the last ones.
     """
 
     steps: int = 0
@@ -27,11 +30,14 @@ class History:
     mixed: int = 0
     exchanges: int = 0
     sent: int = 0
+    intervals: list[float] = field(default_factory=list)
     _began: tuple[int, float] | None = None
     _last: float = 0.0
 
     def add(self, step: int, now: float) -> None:
         """All workers are past a step."""
+        if self._began is not None:
+            self.intervals = [*self.intervals[-_KEPT:], (now - self._last) / max(1, step - self.steps)]
         self.steps, self._last = step, now
         if self._began is None:
             self._began = (step, now)

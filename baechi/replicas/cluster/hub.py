@@ -197,7 +197,8 @@ class Hub:
                 "ignored": gossip.ignored(now) if gossip else {},
                 "apart": history.apart,
                 "exchange_rate": history.exchange_rate,
-                "delays_seconds": list(self._delays),
+                "exchange_seconds": list(self._delays),
+                "step_intervals": list(history.intervals),
                 "sent_bytes": history.sent,
             }
 

@@ -55,7 +55,6 @@ def outcome_data(outcome: "Outcome", options: "RunOptions") -> dict[str, Any]:
                 "refused_by_peer": {str(peer): why for peer, why in status["refused_by_peer"].items()},
                 "restarts": outcome.restarts.get(index, 0),
                 "error": None if ended is None or not ended.code else f"error[{ended.code}]: {ended.what}",
-                "delays_seconds": status["delays_seconds"],
             }
         )
     return {
@@ -66,7 +65,8 @@ def outcome_data(outcome: "Outcome", options: "RunOptions") -> dict[str, Any]:
         "capacity": options.hub.capacity,
         "every": options.every,
         "seconds": outcome.seconds,
-        "delays_seconds": [d for status in outcome.statuses.values() for d in status["delays_seconds"]],
+        "exchange_seconds": [t for status in outcome.statuses.values() for t in status["exchange_seconds"]],
+        "delays_seconds": [t for status in outcome.statuses.values() for t in status["step_intervals"]],
         "replicas": rows,
     }
 
@@ -109,7 +109,7 @@ def outcome_text(data: Mapping[str, Any]) -> str:
 
 def summary(data: Mapping[str, Any]) -> list[str]:
     """What is to be said of all replicas together."""
-    delays = sorted(data["delays_seconds"])
+    delays = sorted(data["exchange_seconds"])
     if data["method"]:
         what = f"{len(data['replicas'])}, trained together by {data['method']}"
     else:

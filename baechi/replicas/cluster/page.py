@@ -40,7 +40,7 @@ def run_html(data: Mapping[str, Any]) -> str:
     """The page as text."""
     rows = data["replicas"]
     grid = gridplot(
-        [[_losses(rows), _ages(rows)], [_rates(rows), _delays(data["delays_seconds"])]],
+        [[_losses(rows), _ages(rows)], [_rates(rows), _delays(data["exchange_seconds"])]],
         toolbar_location="above",
         merge_tools=True,
         toolbar_options={"logo": None},

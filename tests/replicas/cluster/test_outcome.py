@@ -30,7 +30,8 @@ def status(peer: int, **changes: Any) -> dict[str, Any]:
         "ignored": {},
         "apart": 0.0123,
         "exchange_rate": 3.0,
-        "delays_seconds": [0.004, 0.006, 0.005],
+        "exchange_seconds": [0.004, 0.006, 0.005],
+        "step_intervals": [0.02, 0.03],
         "sent_bytes": 3 << 20,
         **changes,
     }
@@ -68,7 +69,8 @@ def test_the_data_is_json_without_nan() -> None:
     again = json.loads(json.dumps(data, allow_nan=False))
     assert again["replicas"][0]["losses"] == [[1, 2.5], [2, None], [1200, 0.25]]
     assert again["replicas"][0]["refused_by_peer"] == {"1": {"replayed": 2}}
-    assert again["delays_seconds"] == [0.004, 0.006, 0.005] * 2
+    assert again["exchange_seconds"] == [0.004, 0.006, 0.005] * 2
+    assert again["delays_seconds"] == [0.02, 0.03] * 2, "what baechi replicas plan --delay reads"
 
 
 def test_the_live_table_says_who_is_left_alone() -> None:
