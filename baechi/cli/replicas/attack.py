@@ -61,7 +61,7 @@ def execute(args: argparse.Namespace) -> int:
         say(f"warning: {line}")
     peaceful = Match("mean", None, 0, 0)
     with progress(f"training {len(listed) + 1} times"):
-        without, *outcomes = matches(setting, [peaceful, *listed], args.processes or len(os.sched_getaffinity(0)))
+        without, *outcomes = matches(setting, [peaceful, *listed], args.processes or os.cpu_count() or 1)
     lost = [broken(outcome, without, start_loss) for outcome in outcomes]
     if args.json:
         emit_json(_document(setting, without, listed, outcomes, lost, told))

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from inspect import signature
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 from baechi.errors import BaechiError
@@ -50,7 +51,7 @@ def problem(name: str, **options: object) -> "Problem":
         if option not in known:
             has = ", ".join(known)
             raise BaechiError("B820", f"problem '{name}' has no option {option}", help=f"it has: {has}")
-        is_negative = option == "seed" and isinstance(value, int) and value < 0
+        is_negative = option == "seed" and isinstance(value, Integral) and value < 0
         if is_negative or not _fits(value, known[option].default):
             raise BaechiError("B820", f"problem '{name}': {option} is {value!r}", help=f"as {known[option].default!r}")
     return made(**options)
@@ -59,5 +60,7 @@ def problem(name: str, **options: object) -> "Problem":
 def _fits(value: object, default: object) -> bool:
     """Whether an option is of the kind of its default; of a device all forms are."""
     if isinstance(default, float):
-        return isinstance(value, (int, float)) and math.isfinite(value)
+        return isinstance(value, Real) and math.isfinite(value)
+    if isinstance(default, int):
+        return isinstance(value, Integral)
     return isinstance(value, type(default)) or default == "cpu"

@@ -18,7 +18,7 @@ def geometric_median(stack: Stack, *, tolerance: float = 1e-12, iterations: int 
     It bears fewer than half, unless other peers are hostile in each coordinate.
 
     Args:
-        stack: the vectors.
+        stack: the vectors; one whose squared length overflows is left out.
         tolerance: the last step over the median distance to the vectors.
         iterations: at most so many steps.
 
@@ -28,7 +28,10 @@ def geometric_median(stack: Stack, *, tolerance: float = 1e-12, iterations: int 
     if tolerance < 0 or iterations < 1:
         what = f"rule 'geometric-median': tolerance {tolerance:g}, {iterations} iterations"
         raise BaechiError("B822", what, help="at least 0 and 1")
-    return stack.combination(weights_of_median(stack.products(stack.row(stack.near())), tolerance, iterations))
+    gram, weights = stack.products(stack.row(stack.near())), np.zeros(len(stack))
+    near = stack.measurable(gram)
+    weights[near] = weights_of_median(gram[np.ix_(near, near)], tolerance, iterations)
+    return stack.combination(weights)
 
 
 def weights_of_median(gram: Array, tolerance: float, iterations: int) -> Array:

@@ -139,12 +139,25 @@ class Stack:
         return int(np.argsort(squares[list(self.kept)], kind="stable")[(len(self) - 1) // 2])
 
     def squared_distances(self) -> Array:
-        """(kept, kept) in float64: |u - v|^2, from one product of matrices for each block."""
+        """(kept, kept) in float64: |u - v|^2, from one product of matrices for each block; inf where that overflows."""
         gram = self.products(self.row(self.near()))
         squares = np.diagonal(gram)
-        apart: Array = np.maximum(squares[:, None] + squares[None] - 2 * gram, 0.0)
+        with np.errstate(invalid="ignore"):
+            apart: Array = squares[:, None] + squares[None] - 2 * gram
+        apart = np.where(np.isnan(apart), np.inf, np.maximum(apart, 0.0))
         np.fill_diagonal(apart, 0.0)
         return apart
+
+    def measurable(self, gram: Array) -> Array:
+        """(kept,): whose squared length in `products` has not overflowed.
+
+        Raises:
+            BaechiError: B823 when nobody's has.
+        """
+        finite: Array = np.isfinite(np.diagonal(gram))
+        if not finite.any():
+            raise BaechiError("B823", "the squared length of every peer's vector overflows", help="scale them down")
+        return finite
 
     def fitting(self, x: Vectors, what: str) -> Rows:
         """A vector of the same shards as those of the stack, as tensors.

@@ -73,7 +73,7 @@ def zeno_scores(
     for i in range(len(stack)):
         stepped, square = [], 0.0
         for part, vector in zip(here, stack.row(i), strict=True):
-            square += float(torch.linalg.vector_norm(vector, dtype=torch.float64)) ** 2
+            square += float(torch.linalg.vector_norm(vector, dtype=torch.float64).square())
             stepped.append(part - gamma * vector.to(part))
         scores[i] = before - float(loss(stack.returned(stepped))) - rho * square / size
     return np.where(np.isfinite(scores), scores, -np.inf)

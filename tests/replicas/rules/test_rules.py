@@ -145,6 +145,13 @@ def test_a_finite_vector_whose_sum_overflows_is_no_infinity(rule):
     assert torch.isfinite(aggregate(rule, X, f=1)).all() or rule in ("mean", "centered-clipping")
 
 
+@pytest.mark.parametrize("rule", [rule for rule in ALL if rule != "mean"])
+def test_finite_vectors_whose_squares_overflow_do_not_win(rule):
+    X = np.random.default_rng(0).standard_normal((9, 5))
+    X[[0, 3]] = 1e300
+    assert np.abs(aggregate(rule, X, f=2)).max() < 5.0
+
+
 @pytest.mark.parametrize("rule", ALL)
 def test_no_vectors_is_an_error(rule):
     for nobody in (np.zeros((0, 3)), [], torch.full((4, 2), float("nan"))):
