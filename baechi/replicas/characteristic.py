@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from baechi.replicas.delays import Complexes, Delay
 
@@ -21,7 +22,14 @@ _FARTHEST = 100.0
 _SWING = 0.1
 """Radians that the transform may turn between two points of a grid."""
 _CHUNK = 4096
+_COARSE = 0.5
+"""The same on a line that is made finer where it needs to be."""
+_WIDE = 0.1
 _NEAR = 1e-4
+"""Widths of the strip that is searched, over the root that is real."""
+_STARTS = 8
+_DEEP = 300.0
+"""Powers of e that the transform may have where a root is looked for."""
 _TURN = 1.0
 """Radians between two points of a line beyond which a point is put between them."""
 
@@ -88,15 +96,22 @@ def leading_root(law: Delay, a: float) -> complex:
     limit, real = merging(law)
     if a <= limit:
         return complex(_first(lambda s: s + a * _at(law, s).real > 0, real, 0.0))
-    scale = -real
-    low, high, gap = real - _NEAR * scale, 1.01 * a, _NEAR * scale
+    scale, gap = -real, -_NEAR * real
+    low, high = real - gap, 0.0 if a < stable_rate(law) else 1.01 * a
     while _count(law, a, low) == 0:
         gap *= 2
         low = max(real - gap, (low + law.slowest) / 2)
-    while high - low > _NEAR * scale:
-        middle = (low + high) / 2
-        low, high = (low, middle) if _count(law, a, middle) == 0 else (middle, high)
-    return _newton(law, a, low)
+    width = _WIDE
+    while True:
+        while high - low > width * scale:
+            middle = (low + high) / 2
+            low, high = (low, middle) if _count(law, a, middle) == 0 else (middle, high)
+        found = max(_newton(law, a, low), key=lambda s: s.real)
+        if found.real >= low and (width < _NEAR or _count(law, a, found.real + _NEAR * width * scale) == 0):
+            return complex(found.real, abs(found.imag))
+        if width < _NEAR * _NEAR:
+            return complex(low, 0.0)  # as near as numbers tell roots of this law apart
+        width /= 8
 
 
 @lru_cache(maxsize=1024)
@@ -114,8 +129,8 @@ def stationary_variance(law: Delay, a: float) -> float:
     root = leading_root(law, a)
     if root.real >= 0:
         return math.inf
-    end = 50 * max(a, 1 / law.mean, 2 * root.imag)
-    even = np.arange(0.0, end, 1 / law.longest)
+    end = max(20 * a, 50 / law.mean, 20 * root.imag)
+    even = np.arange(0.0, end, 2 / law.longest)
     peak = root.imag + abs(root.real) * np.concatenate([-(2.0 ** np.arange(40)), [0.0], 2.0 ** np.arange(40)])
     edges = np.unique(np.concatenate([even, peak[(peak > 0) & (peak < end)], [end]]))
     nodes, weights = np.polynomial.legendre.leggauss(8)
@@ -140,8 +155,7 @@ def _left(law: Delay, a: float, s: Complexes) -> Complexes:
 
 def _count(law: Delay, a: float, real: float) -> int:
     """Roots to the right of a line: turns of the left side along it, and back along an arc where it is nearly s."""
-    reach = a * _at(law, real).real + abs(real) + 1 / law.mean  # |s| <= a E[exp(-real D)] for every root
-    w = np.linspace(0.0, reach, max(16, math.ceil(reach * law.longest / _SWING)))
+    w = _line(law, a, real)
     values = _left(law, a, real + 1j * w)
     for _ in range(60):
         turns = np.angle(values[1:] / values[:-1])
@@ -150,23 +164,43 @@ def _count(law: Delay, a: float, real: float) -> int:
             break
         between = (w[wide] + w[wide + 1]) / 2
         w, values = np.insert(w, wide + 1, between), np.insert(values, wide + 1, _left(law, a, real + 1j * between))
-    corner = complex(real, reach)
+    corner = complex(real, w[-1])
     back = np.angle(corner) + np.angle(values[-1] / corner)
     return round(float(back - turns.sum()) / math.pi)
 
 
-def _newton(law: Delay, a: float, real: float) -> complex:
-    """The root next to the line that is just left of it."""
-    reach = a * _at(law, real).real + abs(real)
-    w = np.linspace(0.0, reach, max(64, math.ceil(10 * reach * law.longest / _SWING)))
-    s = complex(real, float(w[np.abs(_left(law, a, real + 1j * w)).argmin()]))
+def _newton(law: Delay, a: float, real: float) -> list[complex]:
+    """Roots that Newton's method finds from where the left side is least along a line."""
+    w = _line(law, a, real)
+    size = np.abs(_left(law, a, real + 1j * w))
+    inner = np.flatnonzero((size[1:-1] <= size[:-2]) & (size[1:-1] <= size[2:])) + 1
+    starts = [w[1] / 8, *w[inner[np.argsort(size[inner])][:_STARTS]].tolist()]  # on the real line it would stay there
+    return [_sharpened(law, a, complex(real, start)) for start in starts]
+
+
+def _sharpened(law: Delay, a: float, s: complex) -> complex:
+    """Newton's method; infinitely far to the left when it finds no root."""
+    lost = complex(-math.inf)
     for _ in range(60):
+        if not s.real * law.longest > -_DEEP:
+            return lost
         point = np.array(s)
-        move = complex(_left(law, a, point) / (1 + a * law.derivative(point)))
+        slope = complex(1 + a * law.derivative(point))
+        if slope == 0:
+            return lost
+        move = complex(_left(law, a, point)) / slope
         s -= move
         if abs(move) <= 1e-14 * abs(s):
             break
-    return complex(s.real, abs(s.imag))
+    if not s.real * law.longest > -_DEEP:
+        return lost
+    return s if abs(complex(_left(law, a, np.array(s)))) <= 1e-8 * max(abs(s), a) else lost
+
+
+def _line(law: Delay, a: float, real: float) -> NDArray[np.float64]:
+    """Points up a line, as far as there may be roots: |s| <= a E[exp(-real D)] for each on it or to its right."""
+    reach = a * _at(law, real).real + abs(real) + 1 / law.mean
+    return np.linspace(0.0, reach, max(64, math.ceil(reach * law.longest / _COARSE)))
 
 
 def _first(holds: Callable[[float], bool], low: float, high: float) -> float:

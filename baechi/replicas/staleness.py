@@ -181,15 +181,17 @@ def fastest_workers(law: Delay, step_size: float, curvature: float, least: float
     if high == 0:
         return None
 
-    def at(workers: int) -> Setting:
-        return setting(law, workers, step_size, curvature, least)
+    def rate(workers: int) -> float:
+        product = step_size * curvature * workers
+        return min(-root(law, workers, p).real for p in (product, product * least / curvature))
 
     while high - low > 2:
         third = (high - low) // 3
         one, two = low + third, high - third
-        low, high = (low, two - 1) if at(one).rate >= at(two).rate * _ALIKE else (one + 1, high)
-    best = max(at(m).rate for m in range(low, high + 1))
-    return next(found for m in range(low, high + 1) if (found := at(m)).rate >= best * _ALIKE)
+        low, high = (low, two - 1) if rate(one) >= rate(two) * _ALIKE else (one + 1, high)
+    rates = {workers: rate(workers) for workers in range(low, high + 1)}
+    best = max(rates.values()) * _ALIKE
+    return setting(law, next(m for m, found in rates.items() if found >= best), step_size, curvature, least)
 
 
 def _fastest_step(law: Delay, workers: int, curvature: float, least: float) -> Setting:

@@ -45,7 +45,7 @@ def test_delays_are_read_from_what_a_run_or_a_profile_wrote(tmp_path: Path) -> N
     run, profile = tmp_path / "run.json", tmp_path / "profile.json"
     run.write_text(json.dumps({"delays_seconds": [1.0, 3], "other": 1}))
     profile.write_text(json.dumps({"schema": "baechi/profile/1", "step_seconds": {"median": 2.0, "all": [1.0, 3.0]}}))
-    assert parse_delay(str(run)) == read_delays(str(profile)) == Histogram((1.0, 3.0))
+    assert parse_delay(str(run)) == read_delays(str(profile)) == Histogram((1.0, 3.0), (1.0, 1.0))
 
 
 @pytest.mark.parametrize(
