@@ -45,9 +45,9 @@ def add_graph_arguments(parser: argparse.ArgumentParser, also: str = "") -> None
     model.add_argument("--expert", metavar="FILE", help="an expert's split, for a file")
 
 
-def add_target_arguments(parser: argparse.ArgumentParser) -> None:
-    """The graph, the devices and the costs."""
-    add_graph_arguments(parser)
+def add_target_arguments(parser: argparse.ArgumentParser, also: str = "") -> None:
+    """The graph, the devices and the costs; `also` as for `add_graph_arguments`."""
+    add_graph_arguments(parser, also)
     devices = parser.add_argument_group("the devices")
     devices.add_argument("--cluster", metavar="SPEC", help="4x8GiB, 4x30%%, 2xrtx2080, rtx2080+2xrtx3060, FILE.toml")
     devices.add_argument("--memory", metavar="SIZE", help="another cap for each device: 8GiB, 30%%, or bytes")

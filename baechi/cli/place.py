@@ -1,7 +1,9 @@
 """Place a graph on devices, and say how good the plan is."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from baechi.cli.arguments import (
     add_lighter_arguments,
@@ -12,7 +14,12 @@ from baechi.cli.arguments import (
 from baechi.cli.output import SearchLine, emit, emit_json, say
 from baechi.cli.subject import load_subject, restart_tuned
 
-__all__ = ["configure", "execute"]
+if TYPE_CHECKING:
+    from baechi.cli.subject import Subject
+    from baechi.ir.graph import Graph
+    from baechi.ir.plan import Plan
+
+__all__ = ["configure", "execute", "placed"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,36 +35,46 @@ def execute(args: argparse.Namespace) -> int:
     options = placer_options(args)
     if args.measure:
         restart_tuned(args)
-    from baechi.api import place_lighter, sensitivity_of, timeline_of
+    from baechi.api import sensitivity_of, timeline_of
     from baechi.ir.json import plan_to_dict, write_plan
     from baechi.report.facts import one_device
     from baechi.report.text import plan_text
 
     subject = load_subject(args)
+    graph, plan = placed(args, subject, options)
+    if args.output:
+        write_plan(plan, args.output)
+        say(f"wrote {args.output}")
+    errs = sensitivity_of(graph, plan, args.perturb, subject.table) if args.perturb else None
+    if args.json:
+        emit_json(plan_to_dict(plan) | ({"sensitivity": asdict(errs)} if errs is not None else {}))
+        return 0
+    timeline = timeline_of(graph, plan, subject.table)
+    alone = one_device(subject.graph, subject.cluster, subject.table)
+    emit(plan_text(graph, plan, timeline, alone, seconds=subject.seconds, errs=errs))
+    return 0
+
+
+def placed(args: argparse.Namespace, subject: "Subject", options: Mapping[str, Any]) -> "tuple[Graph, Plan]":
+    """Place what the arguments say as they say it; returns the graph that the plan is for.
+
+    Args:
+        options: of the placer.
+    """
+    from baechi.api import place_lighter
+
     if (args.recompute, args.offload) != ("off", "off"):
         subject.target.check_lightens()
-    graph, cluster, table = subject.graph, subject.cluster, subject.table
-    with SearchLine(f"placing {graph.name} by {args.placer}") as line:
-        graph, plan = place_lighter(
+    with SearchLine(f"placing {subject.graph.name} by {args.placer}") as line:
+        return place_lighter(
             subject.graph,
-            cluster,
+            subject.cluster,
             args.placer,
             options=options,
             seed=args.seed,
-            table=table,
+            table=subject.table,
             objective=args.objective,
             show=line.show,
             recompute=args.recompute,
             offload=args.offload,
         )
-    if args.output:
-        write_plan(plan, args.output)
-        say(f"wrote {args.output}")
-    errs = sensitivity_of(graph, plan, args.perturb, table) if args.perturb else None
-    if args.json:
-        emit_json(plan_to_dict(plan) | ({"sensitivity": asdict(errs)} if errs is not None else {}))
-        return 0
-    timeline = timeline_of(graph, plan, table)
-    alone = one_device(subject.graph, cluster, table)
-    emit(plan_text(graph, plan, timeline, alone, seconds=subject.seconds, errs=errs))
-    return 0

@@ -1,16 +1,23 @@
-"""Train some steps as a plan places them, note when each op and transfer ran, and keep it."""
+"""Train some steps as a plan places them, or as `place` would, note when each op and transfer ran, and keep it."""
 
 import argparse
 import json
 from typing import TYPE_CHECKING
 
-from baechi.cli.arguments import positive, whole
+from baechi.cli.arguments import (
+    add_lighter_arguments,
+    add_placer_arguments,
+    add_target_arguments,
+    placer_options,
+    positive,
+    whole,
+)
 from baechi.cli.output import emit, emit_json, progress, say
-from baechi.cli.subject import planned, restart_tuned
+from baechi.cli.place import placed
+from baechi.cli.subject import PlannedStep, is_saved, load_subject, planned, restart_tuned
 from baechi.cli.workers import start_workers
 
 if TYPE_CHECKING:
-    from baechi.cli.subject import PlannedStep
     from baechi.profile.profiled import Profiled
 
 __all__ = ["configure", "execute"]
@@ -18,12 +25,12 @@ __all__ = ["configure", "execute"]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("plan", metavar="PLAN", help="a file that place -o wrote")
+    add_target_arguments(parser, " or PLAN, a file that place -o wrote; else placed as place does")
+    add_placer_arguments(parser)
+    add_lighter_arguments(parser)
     parser.add_argument("--steps", type=positive, default=20, metavar="N", help="steps to note (default 20)")
     parser.add_argument("--warmup", type=whole, default=5, metavar="N", help="steps before them (default 5)")
-    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of weights and dropout")
     parser.add_argument("-o", "--output", metavar="FILE", help="write what was measured, for report and trace")
-    parser.add_argument("--table", metavar="FILE", help="the measured op times to update; this machine's without")
     parser.add_argument("--keep-table", action="store_true", help="leave the measured op times as they are")
 
 
@@ -34,7 +41,7 @@ def execute(args: argparse.Namespace) -> int:
     from baechi.profile.profiled import profile_dict
     from baechi.report.profile_text import profile_text
 
-    step = planned(args.plan, args.table)
+    step = planned(args.target, args.table) if is_saved(args.target) else _placed(args)
     found = _profiled(step, args)
     if args.output:
         write_atomic(args.output, json.dumps(profile_dict(step.plan, found)) + "\n")
@@ -48,7 +55,19 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _profiled(step: "PlannedStep", args: argparse.Namespace) -> "Profiled":
+def _placed(args: argparse.Namespace) -> PlannedStep:
+    """The step of a target, placed."""
+    from baechi.api import timeline_of
+    from baechi.passes.lighten import Lighten
+
+    options = placer_options(args)
+    subject = load_subject(args)
+    graph, plan = placed(args, subject, options)
+    target = subject.target.lightened(Lighten.of(plan.target))
+    return PlannedStep(plan, target, graph, timeline_of(graph, plan, subject.table), subject.table)
+
+
+def _profiled(step: PlannedStep, args: argparse.Namespace) -> "Profiled":
     from baechi.jobs.tf import TensorFlowJob
     from baechi.profile.profiled import profiled
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ __all__ = [
     "PlannedStep",
     "Subject",
     "extract",
+    "is_saved",
     "load_subject",
     "local_rates",
     "measured_table",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 _MOST_DEFAULT_DEVICES = 4
+_SAVED, _HEAD = re.compile(r'\{\s*"schema":\s*"baechi/(plan|profile)/'), 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +161,15 @@ class PlannedStep:
     timeline: "Timeline"
     table: "CostTable | None"
     profiled: "Profiled | None" = None
+
+
+def is_saved(name: str) -> bool:
+    """Whether a name is a file with a plan or a profile, rather than a target."""
+    try:
+        with Path(name).open(encoding="utf-8", errors="replace") as file:
+            return _SAVED.match(file.read(_HEAD)) is not None
+    except OSError:
+        return False
 
 
 def planned(path: str, table: str | None = None, known: "dict[str, Target] | None" = None) -> PlannedStep:

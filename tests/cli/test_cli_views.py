@@ -60,6 +60,16 @@ def test_explain_an_op(cli, plan: Path) -> None:
     assert (ran.code, ran.err) == (2, "error[B409]: the graph has no op 'lef'\n  help: there are 'left'\n")
 
 
+def test_profile_takes_a_target_and_places_it(cli, tmp_path: Path) -> None:
+    out = tmp_path / "step.json"
+    flags = ("--cluster", "2x1GiB", "--placer", "m-etf", "--steps", 2, "--warmup", 1, "--keep-table")
+    ran = cli("profile", "models:mlp", *flags, "-o", out, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.data["plan"]["placer"]["name"] == "m-etf"
+    assert len(ran.data["step_seconds"]["all"]) == 2
+    assert cli("trace", out).code == 0
+
+
 def test_profile_notes_every_op_and_transfer(cli, tmp_path: Path) -> None:
     path, out = tmp_path / "mlp.json", tmp_path / "profile.json"
     model = "models:mlp", "--batch", 8, "--set", "width=64", "--set", "depth=3"
