@@ -258,7 +258,11 @@ class Gossip:
         """Move towards a model, from the one that it was sent in exchange for: steps made meanwhile stay."""
         target = snapshot.arrays
         if self.options.rule is not None:
-            target, against = self._robust(snapshot, self.options.rule), self._model
+            try:
+                target, against = self._robust(snapshot, self.options.rule), self._model
+            except BaechiError:  # the rule needs more models to outvote so many hostile ones
+                self.guard.count(snapshot.peer, "too few")
+                return
         change: Sequence[NDArray[Any]] = [
             np.subtract(y, x, dtype=x.dtype) * x.dtype.type(self.options.weight)
             for y, x in zip(target, against, strict=True)
@@ -274,7 +278,11 @@ class Gossip:
         self._witness(snapshot)
 
     def _robust(self, snapshot: Snapshot, rule: str) -> Arrays:
-        """What a rule makes of the newest snapshot of each of some peers and of one's own model."""
+        """What a rule makes of the newest snapshot of each of some peers and of one's own model.
+
+        Raises:
+            BaechiError: B822 while there are too few of them for the rule's `f`.
+        """
         from baechi.replicas.rules import aggregate
 
         self._kept.pop(snapshot.peer, None)

@@ -13,10 +13,10 @@ __all__ = ["REASONS", "Guard"]
 
 _WINDOW = 64
 
-REASONS = ("dropped", "shape", "not finite", "replayed", "stale", "too far")
+REASONS = ("dropped", "shape", "not finite", "replayed", "stale", "too far", "too few")
 """Why a message has no effect: it did not come, its arrays are not like the receiver's, hold NaN or infinity, it came
 before or is of an earlier life, its model misses too much of what the receiver learned, it is further from the
-receiver's model than allowed."""
+receiver's model than allowed, a rule has too few models yet."""
 
 
 class _Window(NamedTuple):

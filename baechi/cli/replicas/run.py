@@ -92,10 +92,18 @@ def execute(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> "RunOptions":
     """The options of a run: flags, over those of a file, over the defaults."""
+    from baechi.replicas.attacks.weakness import weaknesses
     from baechi.replicas.cluster.settings import run_options
 
     flags = {name: getattr(args, name) for name in (*_GOSSIP, *_RUN) if getattr(args, name) is not None}
-    return run_options(args.config, {**flags, **pairs(args.option, "--option")})
+    options = run_options(args.config, {**flags, **pairs(args.option, "--option")})
+    gossip = options.hub.gossip
+    if gossip.rule is not None:
+        voters = min(options.hub.count, gossip.newest + 1)
+        bears = gossip.rule_options.get("f", gossip.rule_options.get("b", 0))
+        for warning in weaknesses(gossip.rule, voters, f=bears):
+            say(f"note: {warning}")
+    return options
 
 
 @contextmanager
