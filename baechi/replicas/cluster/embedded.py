@@ -60,11 +60,8 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     common = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "baechi"}
     try:
         if address is None:
-            ray.init(
-                include_dashboard=False,
-                object_store_memory=_STORE_BYTES,
-                **common,
-            )
+            own = {"address": "local", "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+            ray.init(**own, **common)
         else:
             ray.init(address=address, **common)
     except Exception as error:
