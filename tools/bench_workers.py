@@ -4,7 +4,7 @@ python tools/bench_workers.py losses      four models on 2 and 4 workers, ten st
 python tools/bench_workers.py transfers   4 MB tensors through the workers' wires and through bare gloo
 python tools/bench_workers.py overhead    one placed device beside the plain eager step
 python tools/bench_workers.py two         Inception-V3 on two devices: predicted, measured, one thread
-python tools/bench_workers.py predicted   three models on 1, 2 and 4 devices: step and peaks, measured / predicted
+python tools/bench_workers.py predicted   three models, or those named, on 1, 2 and 4 devices: step, peaks, measured / predicted
 python tools/bench_workers.py memory      a step of 6 GiB on four workers of 2 GiB, and the plain model
 """
 
@@ -187,18 +187,21 @@ def two() -> None:
         print(f"plain        {plain:.2f} s on one thread, {plain / step:.2f} x the placed one")
 
 
-def predicted() -> None:
-    """Steps and peaks of plans made from measured op times, beside what they take."""
+def predicted(*models: str) -> None:
+    """Steps and peaks of plans whose op times are those of a profiled run, beside what they take."""
     print(
         "| model | batch | devices | step predicted | measured | measured / predicted | peaks, measured / predicted |"
     )
     print("|---|---|---|---|---|---|---|")
-    for model in ("inception_v3", "gnmt", "transformer"):
+    for model in models or ("inception_v3", "gnmt", "transformer"):
         for count, caps in {1: "1x8GiB", **CAPS}.items():
             with tempfile.TemporaryDirectory() as folder:
                 plan, batch = Path(folder) / "plan.json", MODELS[model]
-                run("place", f"models:{model}", "--batch", batch, "--cluster", caps, "--measure", "-o", plan)
-                ran = run("run", plan, "--steps", 15, "--warmup", 3)
+                place = ("place", f"models:{model}", "--batch", batch, "--cluster", caps, "-o", plan)
+                run(*place, "--measure")
+                run("profile", plan, "--steps", 6, "--warmup", 2)
+                run(*place)
+                ran = run("run", plan, "--steps", 9, "--warmup", 2)
             step, said = ran["step_seconds"]["median"], ran["predicted"]["step_seconds"]
             peaks = [ran["peak_bytes"][d] / b for d, b in ran["predicted"]["peak_bytes"].items() if b]
             print(
@@ -224,6 +227,6 @@ def memory() -> None:
 if __name__ == "__main__":
     known = {"losses": losses, "transfers": transfers, "overhead": overhead, "two": two}
     known |= {"predicted": predicted, "memory": memory}
-    if len(sys.argv) != 2 or sys.argv[1] not in known:
+    if len(sys.argv) < 2 or sys.argv[1] not in known or (len(sys.argv) > 2 and sys.argv[1] != "predicted"):
         raise SystemExit(__doc__)
-    known[sys.argv[1]]()
+    known[sys.argv[1]](*sys.argv[2:])
