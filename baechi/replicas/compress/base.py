@@ -2,13 +2,14 @@
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
-__all__ = ["Compressor", "Key", "decode", "encode", "positive"]
+__all__ = ["Compressor", "Key", "OneOf", "decode", "encode", "positive"]
 
 
 class Key(NamedTuple):
@@ -70,6 +71,26 @@ class Compressor(Protocol):
 
     def contraction(self, size: int) -> float:
         """The delta of E|C(v) - v|^2 <= (1 - delta) |v|^2 for every v; 0 where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """What compressors have in common that send one element of so many.
+
+    Attributes:
+        ratio: of how many.
+    """
+
+    ratio: float
+
+    @classmethod
+    def parse(cls, ratio: str) -> Self:
+        """From text.
+
+        Raises:
+            ValueError: when the ratio is below 1.
+        """
+        return cls(positive(ratio))
 
 
 def encode(c: Compressor, v: Tensor, sizes: Sequence[int], key: Key) -> Tensor:

@@ -2,39 +2,25 @@
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from baechi.replicas.compress.base import Key, positive
+from baechi.replicas.compress.base import Key, OneOf
 
 __all__ = ["RandomBlock"]
 
 
 @dataclass(frozen=True, slots=True)
-class RandomBlock:
+class RandomBlock(OneOf):
     """A block of ceil(d / ratio) elements that begins anywhere and goes around the end.
 
     Every element is in it with the same probability, so E|C(v) - v|^2 = (1 - delta) |v|^2 exactly,
     delta = ceil(d / ratio) / d. Where it begins is a hash of the key's seed, step, use and tensor: no worker
     has to be told.
-
-    Attributes:
-        ratio: how many times less is sent.
     """
 
-    ratio: float
     shared = True
-
-    @classmethod
-    def parse(cls, ratio: str) -> Self:
-        """From text.
-
-        Raises:
-            ValueError: when the ratio is below 1.
-        """
-        return cls(positive(ratio))
 
     def encode(self, v: Tensor, key: Key) -> Tensor:
         """As `Compressor`."""

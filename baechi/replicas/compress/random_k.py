@@ -2,35 +2,20 @@
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from baechi.replicas.compress.base import Key, positive
+from baechi.replicas.compress.base import Key, OneOf
 
 __all__ = ["RandomK"]
 
 
 @dataclass(frozen=True, slots=True)
-class RandomK:
-    """k = ceil(d / ratio) elements: E|C(v) - v|^2 = (1 - k/d) |v|^2.
+class RandomK(OneOf):
+    """k = ceil(d / ratio) elements: E|C(v) - v|^2 = (1 - k/d) |v|^2."""
 
-    Attributes:
-        ratio: how many times less is sent.
-    """
-
-    ratio: float
     shared = True
-
-    @classmethod
-    def parse(cls, ratio: str) -> Self:
-        """From text.
-
-        Raises:
-            ValueError: when the ratio is below 1.
-        """
-        return cls(positive(ratio))
 
     def encode(self, v: Tensor, key: Key) -> Tensor:
         """As `Compressor`."""

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from baechi.replicas.compress.base import Key, positive
+from baechi.replicas.compress.base import Key, OneOf
 
 __all__ = ["TopK"]
 
@@ -15,26 +14,13 @@ _INDEX_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class TopK:
+class TopK(OneOf):
     """k = ceil(d / ratio) elements of the largest magnitude: |C(v) - v|^2 <= (1 - k/d) |v|^2, always.
 
     On the wire each is its value and 4 bytes of index.
-
-    Attributes:
-        ratio: of how many elements one is sent.
     """
 
-    ratio: float
     shared = False
-
-    @classmethod
-    def parse(cls, ratio: str) -> Self:
-        """From text.
-
-        Raises:
-            ValueError: when the ratio is below 1.
-        """
-        return cls(positive(ratio))
 
     def encode(self, v: Tensor, key: Key) -> Tensor:
         """As `Compressor`."""
