@@ -4,6 +4,8 @@ python tools/bench_cluster.py losses      MNIST-5k and byte-level transformer, 4
 python tools/bench_cluster.py straggler   one of four replicas takes four times as long: the rates of the others
 python tools/bench_cluster.py killed      one of four dies: the rates of the others meanwhile
 python tools/bench_cluster.py cost        what gossip costs a step at rising capacity, and what the step costs gossip
+
+straggler and cost take the names of problems: mnist, bytes.
 """
 
 import json
@@ -67,11 +69,11 @@ def losses() -> None:
         )
 
 
-def straggler() -> None:
+def straggler(*problems: str) -> None:
     """Rates with and without one that is slow."""
     print("| problem | rate of the others, none slow | one 4 x slower | ratio |")
     print("|---|---|---|---|")
-    for problem in SCRIPTS:
+    for problem in problems or SCRIPTS:
         rates = []
         for more in ((), ("--slow", "3:4")):
             _, found = gossip(problem, *more)
@@ -112,11 +114,11 @@ def _rates(driver: Any, seconds: float) -> float:
     return statistics.median((last[i]["steps"] - first[i]["steps"]) / took for i in (0, 2, 3))
 
 
-def cost() -> None:
+def cost(*problems: str) -> None:
     """Steps and exchanges beside each other at several capacities."""
     print("| problem | exchanges/s asked | begun | steps/s | times one without | there and back | age | law |")
     print("|---|---|---|---|---|---|---|---|")
-    for problem in SCRIPTS:
+    for problem in problems or SCRIPTS:
         alone = 0.0
         for capacity in (0.0, 1.0, 5.0, 20.0, 80.0):
             data, found = gossip(problem, flags=("--capacity", str(capacity)))
@@ -135,6 +137,6 @@ def cost() -> None:
 
 if __name__ == "__main__":
     known = {"losses": losses, "straggler": straggler, "killed": killed, "cost": cost}
-    if len(sys.argv) != 2 or sys.argv[1] not in known:
+    if len(sys.argv) < 2 or sys.argv[1] not in known or (sys.argv[2:] and sys.argv[1] not in ("cost", "straggler")):
         raise SystemExit(__doc__)
-    known[sys.argv[1]]()
+    known[sys.argv[1]](*sys.argv[2:])
