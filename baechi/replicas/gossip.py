@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from baechi.errors import BaechiError
 from baechi.replicas.guard import Guard
-from baechi.replicas.peer import Arrays, Envelope, Message, Snapshot
+from baechi.replicas.peer import Arrays, Envelope, Message, Snapshot, norm
 
 __all__ = ["Choose", "Gossip", "GossipOptions", "Mixing"]
 
@@ -114,7 +114,6 @@ class Gossip:
         self.guard = Guard.of(arrays, max_staleness=options.max_staleness, max_distance=options.max_distance)
         self.version = 0
         self.reflects: dict[int, int] = {peer: 0}
-        self.mixed = 0
         self._choose = choose
         self._model = arrays
         self._weight = self._typical = 1.0
@@ -268,7 +267,7 @@ class Gossip:
             for y, x in zip(target, against, strict=True)
         ]
         if self.options.adaptive:
-            self._spread.add(float(np.sqrt(sum(float(np.vdot(c, c)) for c in change))))
+            self._spread.add(norm(change))
         if self.options.momentum:
             before = self._velocity or tuple(np.zeros_like(c) for c in change)
             change = self._velocity = tuple(
@@ -298,7 +297,6 @@ class Gossip:
         self._model = tuple((x + c).astype(x.dtype, copy=False) for x, c in zip(self._model, change, strict=True))
 
     def _witness(self, snapshot: Snapshot) -> None:
-        self.mixed += 1
         for peer, version in snapshot.reflects.items():
             if version > self.reflects.get(peer, 0):
                 self.reflects[peer] = version

@@ -1,13 +1,12 @@
 """What a peer asks of a snapshot before it lets it near its model."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from baechi.replicas.peer import Arrays, Snapshot
+from baechi.replicas.peer import Arrays, Snapshot, norm
 
 __all__ = ["REASONS", "Guard"]
 
@@ -119,7 +118,7 @@ class Guard:
             return "not finite"
         if self.max_staleness is not None and version - snapshot.reflects.get(peer, 0) > self.max_staleness:
             return "stale"
-        if self.max_distance is not None and _distance(arrays, own, snapshot.weight) > self.max_distance * _norm(own):
+        if self.max_distance is not None and _distance(arrays, own, snapshot.weight) > self.max_distance * norm(own):
             return "too far"
         return None
 
@@ -129,9 +128,5 @@ def _is_finite(array: np.ndarray) -> bool:
     return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())
 
 
-def _norm(arrays: Sequence[np.ndarray]) -> float:
-    return float(np.sqrt(sum(float(np.vdot(a, a)) for a in arrays)))
-
-
 def _distance(arrays: Arrays, own: Arrays, weight: float) -> float:
-    return _norm([a / weight - b if weight != 1 else a - b for a, b in zip(arrays, own, strict=True)])
+    return norm([a / weight - b if weight != 1 else a - b for a, b in zip(arrays, own, strict=True)])

@@ -5,6 +5,7 @@ message, and `Peer.delivered` or `Peer.lost` for each that no answer came to; it
 virtual clock (`baechi.replicas.events`), Ray under the real one (`baechi.replicas.cluster`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "Envelope", "Message", "Peer", "Snapshot"]
+__all__ = ["Arrays", "Envelope", "Message", "Peer", "Snapshot", "norm"]
 
 Arrays: TypeAlias = tuple[NDArray[np.floating[Any]], ...]
 """A model: a tuple of arrays, one for each tensor or for each device's share. Shapes never change."""
@@ -98,3 +99,13 @@ class Peer(Protocol):
 
     def lost(self, to: int, now: float) -> None:
         """A message to a peer did not come through or was not answered in time, or the peer is gone."""
+
+
+def norm(arrays: Sequence[NDArray[np.floating[Any]]]) -> float:
+    """The Euclidean norm of a model as one vector.
+
+    Example:
+        >>> norm((np.array([3.0]), np.array([[4.0]])))
+        5.0
+    """
+    return math.sqrt(sum(float(np.vdot(a, a)) for a in arrays))

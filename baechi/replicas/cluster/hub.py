@@ -20,7 +20,7 @@ from baechi.replicas.cluster.history import History
 from baechi.replicas.cluster.peers import Carried, make_peer
 from baechi.replicas.draco_options import DracoOptions
 from baechi.replicas.gossip import GossipOptions
-from baechi.replicas.peer import Arrays, Envelope, Message
+from baechi.replicas.peer import Arrays, Envelope, Message, norm
 
 __all__ = ["Call", "Hub", "HubOptions", "Lost"]
 
@@ -258,7 +258,7 @@ class Hub:
         if after is not before:
             change = tuple(np.subtract(a, b, dtype=a.dtype) for a, b in zip(after, before, strict=True))
             self._mixed = change if self._mixed is None else _sum(self._mixed, change)
-            self._history.apart = _norm(change) / (_norm(after) or 1.0)
+            self._history.apart = norm(change) / (norm(after) or 1.0)
         return done
 
     def _turn(self) -> Sequence[Envelope]:
@@ -311,7 +311,3 @@ def _nbytes(message: Message | None) -> int:
 
 def _sum(left: Arrays, right: Arrays) -> Arrays:
     return tuple(np.add(a, b, dtype=a.dtype) for a, b in zip(left, right, strict=True))
-
-
-def _norm(arrays: Arrays) -> float:
-    return math.sqrt(sum(float(np.vdot(a, a)) for a in arrays))

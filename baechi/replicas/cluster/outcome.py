@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from baechi.replicas.age_model import AgeModel, staleness_law
 from baechi.replicas.cluster.history import version_ages
+from baechi.replicas.topology import parse_topology
 from baechi.report.layout import fields, table
 from baechi.units import format_bytes, format_seconds
 
@@ -28,16 +30,15 @@ def age_law(count: int, update_rate: float, exchange_rate: float, mixing: str) -
         mixing: how they mix.
 
     Returns:
-        Updates; None when nothing is exchanged.
+        Updates; None when nothing is exchanged or learned.
 
     Example:
         >>> age_law(3, 10.0, 5.0, "pull")
         3.0
     """
-    if exchange_rate <= 0 or count < 2:
+    if exchange_rate <= 0 or update_rate <= 0 or count < 2:
         return None
-    harmonic = sum(1 / k for k in range(1, count))
-    return update_rate * harmonic / (exchange_rate * (2 if mixing == "symmetric" else 1))
+    return staleness_law(AgeModel(parse_topology("complete", count), exchange_rate, update_rate, mixing=mixing))
 
 
 def outcome_data(outcome: "Outcome", options: "RunOptions") -> dict[str, Any]:

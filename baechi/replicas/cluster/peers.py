@@ -9,7 +9,7 @@ from baechi.replicas.draco_options import receiver_weights
 from baechi.replicas.gossip import Gossip
 from baechi.replicas.guard import Guard
 from baechi.replicas.peer import Arrays, Peer
-from baechi.replicas.topology import Topology, parse_topology
+from baechi.replicas.topology import Chooser, Topology, parse_topology
 
 if TYPE_CHECKING:
     from baechi.replicas.cluster.hub import HubOptions
@@ -58,12 +58,12 @@ def make_peer(
         near = [j for j in topology.neighbours(index) if j < options.count]
         return Draco(index, arrays, row, near, options.count, options.draco, incarnation=incarnation, joining=joining)
     found = _topology(options) if index < options.count else None
-    near_only = None if found is None else frozenset(found.neighbours(index))
 
-    def choose(random: Random, now: float) -> int | None:
-        others = [i for i in members() if i != index and (near_only is None or i in near_only)]
+    def anybody(random: Random, now: float) -> int | None:
+        others = [i for i in members() if i != index]
         return random.choice(others) if others else None
 
+    choose = anybody if found is None else Chooser(found, index)
     return Gossip(index, arrays, options.gossip, choose=choose, incarnation=incarnation, joining=joining)
 
 

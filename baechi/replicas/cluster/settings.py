@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+
 from baechi.document import load_toml
 from baechi.errors import BaechiError
 from baechi.replicas.cluster.hub import HubOptions
@@ -25,7 +27,7 @@ def run_options(path: str | None = None, flags: Mapping[str, Any] | None = None)
         flags: over those of the file. What is no option of a run or of gossip is one of the aggregation rule.
 
     Raises:
-        BaechiError: B110 when there is no such file, B801 on what makes no sense.
+        BaechiError: B110 when there is no such file, B801 on what makes no sense, B822 on a rule that cannot work.
 
     Example:
         >>> options = run_options(flags={"replicas": 4, "mixing": "pull", "rule": "krum", "f": 1})
@@ -49,9 +51,25 @@ def run_options(path: str | None = None, flags: Mapping[str, Any] | None = None)
         raise _unknown(next(iter(given)))
     rule_options = {**gossip.pop("rule_options", {}), **given} if gossip.get("rule") else {}
     try:
-        return RunOptions(HubOptions(**hub, gossip=GossipOptions(**gossip, rule_options=rule_options)), **run)
+        options = RunOptions(HubOptions(**hub, gossip=GossipOptions(**gossip, rule_options=rule_options)), **run)
     except TypeError as error:
         raise BaechiError("B801", f"an option has a value of the wrong type: {error}") from None
+    _check_rule(options.hub)
+    return options
+
+
+def _check_rule(hub: HubOptions) -> None:
+    """Refuse a rule that could never take effect, though all voted: a peer only ever waits for more of them.
+
+    Raises:
+        BaechiError: B822.
+    """
+    if hub.gossip.rule is None:
+        return
+    from baechi.replicas.rules import aggregate
+
+    voters = min(hub.count, hub.gossip.newest + 1)
+    aggregate(hub.gossip.rule, np.ones((voters, 1)), **hub.gossip.rule_options)
 
 
 def _of_method(

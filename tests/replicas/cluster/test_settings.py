@@ -19,7 +19,7 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
 
 
 def test_what_is_left_is_the_rules_or_the_methods() -> None:
-    assert run_options(flags={"rule": "krum", "f": 1}).hub.gossip.rule_options == {"f": 1}
+    assert run_options(flags={"replicas": 4, "rule": "krum", "f": 1}).hub.gossip.rule_options == {"f": 1}
     options = run_options(flags={"method": "cser", "h": 4})
     assert (options.method, options.method_options) == ("cser", {"h": 4})
     assert (options.hub.capacity, options.restarts) == (0.0, 0)
@@ -37,6 +37,10 @@ def test_what_is_left_is_the_rules_or_the_methods() -> None:
         ({"method": "cser", "devices": 2}, "B801", "gangs"),
         ({"method": "cser", "hh": 2}, "B831", "hh"),
         ({"algorithm": "swarm"}, "B801", "swarm"),
+        ({"rule": "magic"}, "B822", "magic"),
+        ({"replicas": 4, "rule": "trimmed-mean"}, "B822", "trimmed-mean"),
+        ({"replicas": 4, "rule": "median", "g": 1}, "B822", "g"),
+        ({"replicas": 4, "rule": "krum", "f": 2}, "B822", "krum"),
         ({"method": "magic"}, "B831", "magic"),
         ({"mixing": "shout"}, "B801", "shout"),
     ],
