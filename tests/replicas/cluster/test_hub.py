@@ -82,19 +82,18 @@ def test_hubs_that_swap_keep_the_sum_of_what_all_learned() -> None:
         return hubs[to].receive(message)
 
     hubs += [Hub(i, HubOptions(3, capacity=400.0, seed=i), call) for i in range(3)]
-    for i, hub in enumerate(hubs):
-        hub.enter(0, (np.array([float(i)]),))
+    starts: list[Arrays] = [(np.array([float(i)]),) for i in range(3)]
+    for hub, start in zip(hubs, starts, strict=True):
+        hub.enter(0, start)
         hub.start()
 
-    def work(hub: Hub) -> None:
-        value, step = hub.model(), 0
-        assert value is not None
+    def work(hub: Hub, value: Arrays) -> None:
         for step in range(1, 201):
             value = (value[0] + 1.0,)
             value = hub.boundary(0, step, value, None) or value
             threading.Event().wait(0.001)
 
-    threads = [threading.Thread(target=work, args=(hub,)) for hub in hubs]
+    threads = [threading.Thread(target=work, args=each) for each in zip(hubs, starts, strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:
