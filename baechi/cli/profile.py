@@ -78,11 +78,12 @@ def _profiled(step: PlannedStep, args: argparse.Namespace) -> "Profiled":
         with progress(f"training {step.target.name}"):
             return profiled(step.graph, plan, job.train(program, plan, **options), job.trace(program, plan, **options))
     from baechi.profile.apart import Order, measured_of
-    from baechi.profile.traced import timelines
+    from baechi.profile.traced import busy_times, timelines
 
     reports = start_workers(plan, step.target, Order(plan.target, **options, traced=True))
     notes = {report.device: report.notes for report in reports if report.notes is not None}
-    return profiled(step.graph, plan, measured_of(reports), timelines(step.graph, plan, notes))
+    traced = timelines(step.graph, plan, notes)
+    return profiled(step.graph, plan, measured_of(reports), traced, busy_times(notes))
 
 
 def _update_table(path: str | None, found: "Profiled") -> None:

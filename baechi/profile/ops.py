@@ -23,7 +23,7 @@ class OpTimes:
 
     Attributes:
         by_name: the median over the steps, of each op.
-        by_key: the median over the ops of one key.
+        by_key: the mean over the ops of one key, so that their sum is kept.
         step_seconds: the median of whole steps, the measuring included.
         steps: how many steps were measured.
         temp_bytes: by op name, the most that its kernel held at once beside its results.
@@ -61,16 +61,17 @@ def profile_ops(
         BaechiError: B601 when an op fails, B607 and B608 when what is given does not fit.
     """
     made = example_state(program)
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter  # others' work does not count
     given = example_inputs(program) if inputs is None else inputs
     begin = time.perf_counter()
     spans: dict[int, list[float]] = {}
     steps: list[float] = []
 
     def enter(_: int) -> float:
-        return time.perf_counter()
+        return clock()
 
     def leave(i: int, entered: float, _: tuple[Any, ...]) -> None:
-        spans.setdefault(i, []).append(time.perf_counter() - entered)
+        spans.setdefault(i, []).append(clock() - entered)
 
     plan = plan_in_program_order(program.graph, dict.fromkeys(program.graph.op, "cpu:0"))
     with Executor(program, plan) as executor:
@@ -102,7 +103,7 @@ def _by_key(program: TorchProgram, by_name: Mapping[str, float]) -> dict[str, fl
     for op in program.graph.ops:
         if op.key and op.name in by_name:
             keys.setdefault(op.key, []).append(by_name[op.name])
-    return {key: statistics.median(times) for key, times in keys.items()}
+    return {key: statistics.fmean(times) for key, times in keys.items()}
 
 
 def example_state(program: TorchProgram, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from baechi.ir.json import plan_to_dict, timeline_to_dict
 from baechi.ir.plan import Plan
 from baechi.ir.timeline import Timeline
 from baechi.profile.measured import Measured
-from baechi.profile.traced import op_times
+from baechi.profile.traced import op_times, span_times
 
 __all__ = ["PROFILE_SCHEMA", "Profiled", "profile_dict", "profiled"]
 
@@ -26,7 +26,7 @@ class Profiled:
         measured: the steps in which nothing was noted.
         timeline: the median one of those in which everything was; without memory where that cannot be told.
         overhead: what noting added to the median step, as a fraction of it.
-        ops: median seconds by device type and `Op.key`.
+        ops: seconds by device type and `Op.key`.
     """
 
     measured: Measured
@@ -48,7 +48,13 @@ class Profiled:
         return tuple(i for i, s in enumerate(seconds) if not low - reach <= s <= high + reach)
 
 
-def profiled(graph: Graph, plan: Plan, measured: Measured, steps: Sequence[Timeline]) -> Profiled:
+def profiled(
+    graph: Graph,
+    plan: Plan,
+    measured: Measured,
+    steps: Sequence[Timeline],
+    busy: Sequence[Mapping[str, float]] | None = None,
+) -> Profiled:
     """Put together what a run measured.
 
     Args:
@@ -56,17 +62,20 @@ def profiled(graph: Graph, plan: Plan, measured: Measured, steps: Sequence[Timel
         plan: that was run.
         measured: steps in which nothing was noted.
         steps: those in which everything was, at least one.
+        busy: seconds that each op took in each of those, others' work on its core taken out; from its begin to its end
+            when None.
     """
     lengths = [step.step_seconds for step in steps]
     middle = steps[lengths.index(statistics.median_low(lengths))]
     overhead = statistics.median(lengths) / measured.step_seconds - 1 if measured.step_seconds else 0.0
     kinds = {device.type for device in plan.cluster.devices}
-    ops = {kind: op_times(graph, [_of_kind(step, plan, kind) for step in steps]) for kind in sorted(kinds)}
+    taken = [span_times(step) for step in steps] if busy is None else busy
+    ops = {kind: op_times(graph, [_of_kind(each, plan, kind) for each in taken]) for kind in sorted(kinds)}
     return Profiled(measured, middle, overhead, ops)
 
 
-def _of_kind(step: Timeline, plan: Plan, kind: str) -> Timeline:
-    return Timeline(tuple(span for span in step.ops if plan.cluster.device[span.device].type == kind))
+def _of_kind(step: Mapping[str, float], plan: Plan, kind: str) -> dict[str, float]:
+    return {op: seconds for op, seconds in step.items() if plan.cluster.device[plan.device[op]].type == kind}
 
 
 def profile_dict(plan: Plan, found: Profiled) -> dict[str, Any]:
