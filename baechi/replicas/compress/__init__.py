@@ -3,26 +3,29 @@
 The next compressor is one new file, and a line here.
 """
 
-from collections.abc import Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from baechi.errors import BaechiError
+from baechi.replicas.registry import Registry
 
 if TYPE_CHECKING:
     from baechi.replicas.compress.base import Compressor
 
 __all__ = ["COMPRESSORS", "compressor"]
 
-COMPRESSORS: Mapping[str, str] = {
-    "identity": "baechi.replicas.compress.plain:Identity",
-    "none": "baechi.replicas.compress.plain:Nothing",
-    "random-block": "baechi.replicas.compress.random_block:RandomBlock",
-    "random-k": "baechi.replicas.compress.random_k:RandomK",
-    "top-k": "baechi.replicas.compress.top_k:TopK",
-    "sign": "baechi.replicas.compress.sign:Sign",
-    "qsgd": "baechi.replicas.compress.qsgd:Qsgd",
-}
+COMPRESSORS = Registry(
+    "compressor",
+    "B830",
+    {
+        "identity": "baechi.replicas.compress.plain:Identity",
+        "none": "baechi.replicas.compress.plain:Nothing",
+        "random-block": "baechi.replicas.compress.random_block:RandomBlock",
+        "random-k": "baechi.replicas.compress.random_k:RandomK",
+        "top-k": "baechi.replicas.compress.top_k:TopK",
+        "sign": "baechi.replicas.compress.sign:Sign",
+        "qsgd": "baechi.replicas.compress.qsgd:Qsgd",
+    },
+)
 """By name, the module and the class of a compressor."""
 
 
@@ -42,11 +45,9 @@ def compressor(spec: str) -> "Compressor":
         400
     """
     name, *given = spec.split(":")
-    if name not in COMPRESSORS:
-        raise BaechiError("B830", f"no compressor '{name}'", help="one of: " + ", ".join(COMPRESSORS))
-    module, _, cls = COMPRESSORS[name].partition(":")
+    cls = COMPRESSORS.find(name)
     try:
-        made: Compressor = getattr(import_module(module), cls).parse(*given)
+        made: Compressor = cls.parse(*given)
     except (TypeError, ValueError):
         raise BaechiError(
             "B830", f"compressor '{spec}': it does not take that", help="see baechi.replicas.compress"

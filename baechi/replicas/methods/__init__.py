@@ -4,33 +4,37 @@ The next method is one new file, and a line here.
 """
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from baechi.errors import BaechiError
+from baechi.replicas.registry import Registry
 
 if TYPE_CHECKING:
     from baechi.replicas.methods.descent import Descent
 
 __all__ = ["METHODS", "method", "option_from_text"]
 
-METHODS: Mapping[str, str] = {
-    "sync-sgd": "baechi.replicas.methods.sync_sgd:SyncSgd",
-    "local-sgd": "baechi.replicas.methods.local_sgd:LocalSgd",
-    "cser": "baechi.replicas.methods.cser:Cser",
-    "ef-sgd": "baechi.replicas.methods.ef_sgd:EfSgd",
-    "qsparse-local-sgd": "baechi.replicas.methods.qsparse_local_sgd:QsparseLocalSgd",
-    "adagrad": "baechi.replicas.methods.adagrad:AdaGrad",
-    "adaalter": "baechi.replicas.methods.adaalter:AdaAlter",
-    "local-adaalter": "baechi.replicas.methods.local_adaalter:LocalAdaAlter",
-    "savic": "baechi.replicas.methods.savic:Savic",
-    "fedavg": "baechi.replicas.methods.fedavg:FedAvg",
-    "slsgd": "baechi.replicas.methods.slsgd:Slsgd",
-    "fedasync": "baechi.replicas.methods.fedasync:FedAsync",
-    "fedpbc": "baechi.replicas.methods.fedpbc:FedPbc",
-    "choco": "baechi.replicas.methods.choco:Choco",
-    "adagossip": "baechi.replicas.methods.adagossip:AdaGossip",
-}
+METHODS = Registry(
+    "method",
+    "B831",
+    {
+        "sync-sgd": "baechi.replicas.methods.sync_sgd:SyncSgd",
+        "local-sgd": "baechi.replicas.methods.local_sgd:LocalSgd",
+        "cser": "baechi.replicas.methods.cser:Cser",
+        "ef-sgd": "baechi.replicas.methods.ef_sgd:EfSgd",
+        "qsparse-local-sgd": "baechi.replicas.methods.qsparse_local_sgd:QsparseLocalSgd",
+        "adagrad": "baechi.replicas.methods.adagrad:AdaGrad",
+        "adaalter": "baechi.replicas.methods.adaalter:AdaAlter",
+        "local-adaalter": "baechi.replicas.methods.local_adaalter:LocalAdaAlter",
+        "savic": "baechi.replicas.methods.savic:Savic",
+        "fedavg": "baechi.replicas.methods.fedavg:FedAvg",
+        "slsgd": "baechi.replicas.methods.slsgd:Slsgd",
+        "fedasync": "baechi.replicas.methods.fedasync:FedAsync",
+        "fedpbc": "baechi.replicas.methods.fedpbc:FedPbc",
+        "choco": "baechi.replicas.methods.choco:Choco",
+        "adagossip": "baechi.replicas.methods.adagossip:AdaGossip",
+    },
+)
 """By name, the module and the class of a method."""
 
 
@@ -48,12 +52,8 @@ def method(name: str, **options: Any) -> "Descent":
         >>> method("local-sgd", h=8).h
         8
     """
-    cls = _class(name)
-    known = cls.__dataclass_fields__
-    for option in options:
-        if option not in known:
-            raise BaechiError("B831", f"method '{name}' has no option '{option}'", help="one of: " + ", ".join(known))
-    made: Descent = cls(**options)
+    METHODS.check(name, options)
+    made: Descent = METHODS.find(name)(**options)
     return made
 
 
@@ -72,22 +72,12 @@ def option_from_text(name: str, option: str, text: str) -> Any:
         >>> option_from_text("cser", "milestones", "60,120")
         (60, 120)
     """
-    known = _class(name).__dataclass_fields__
-    if option not in known:
-        raise BaechiError("B831", f"method '{name}' has no option '{option}'", help="one of: " + ", ".join(known))
-    kind = known[option].type
+    kind = METHODS.options(name, (option,))[option].annotation
     try:
         return _READERS[kind](text)
     except (KeyError, ValueError):
         what = f"'{text}' is no {getattr(kind, '__name__', kind)}"
         raise BaechiError("B831", f"{name}.{option}: {what}") from None
-
-
-def _class(name: str) -> Any:
-    if name not in METHODS:
-        raise BaechiError("B831", f"no method '{name}'", help="one of: " + ", ".join(METHODS))
-    module, _, cls = METHODS[name].partition(":")
-    return getattr(import_module(module), cls)
 
 
 _READERS: Mapping[Any, Any] = {

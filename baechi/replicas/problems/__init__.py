@@ -4,25 +4,27 @@ The next problem is one new file, and a line here.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from importlib import import_module
-from inspect import signature
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 from baechi.errors import BaechiError
+from baechi.replicas.registry import Registry
 
 if TYPE_CHECKING:
     from baechi.replicas.problems.base import Problem
 
 __all__ = ["PROBLEMS", "problem"]
 
-PROBLEMS: Mapping[str, str] = {
-    "quadratic": "baechi.replicas.problems.quadratic:Quadratic",
-    "regression": "baechi.replicas.problems.regression:Regression",
-    "mnist": "baechi.replicas.problems.mnist:Mnist",
-    "bytes": "baechi.replicas.problems.text:Text",
-}
+PROBLEMS = Registry(
+    "problem",
+    "B820",
+    {
+        "quadratic": "baechi.replicas.problems.quadratic:Quadratic",
+        "regression": "baechi.replicas.problems.regression:Regression",
+        "mnist": "baechi.replicas.problems.mnist:Mnist",
+        "bytes": "baechi.replicas.problems.text:Text",
+    },
+)
 """By name, the module and the class of a problem."""
 
 
@@ -42,19 +44,13 @@ def problem(name: str, **options: object) -> "Problem":
         >>> easy.loss(easy.start(seed=1)) > easy.loss(easy.optimum) == 0.0
         True
     """
-    if name not in PROBLEMS:
-        raise BaechiError("B820", f"no problem '{name}'", help="one of: " + ", ".join(PROBLEMS))
-    module, _, cls = PROBLEMS[name].partition(":")
-    made: Callable[..., Problem] = getattr(import_module(module), cls)
-    known = signature(made).parameters
+    known = PROBLEMS.options(name, options)
     for option, value in options.items():
-        if option not in known:
-            has = ", ".join(known)
-            raise BaechiError("B820", f"problem '{name}' has no option {option}", help=f"it has: {has}")
         is_negative = option == "seed" and isinstance(value, Integral) and value < 0
         if is_negative or not _fits(value, known[option].default):
             raise BaechiError("B820", f"problem '{name}': {option} is {value!r}", help=f"as {known[option].default!r}")
-    return made(**options)
+    made: Problem = PROBLEMS.find(name)(**options)
+    return made
 
 
 def _fits(value: object, default: object) -> bool:

@@ -6,39 +6,39 @@ of columns, so that beside them and the result no rule holds more than some mega
 """
 
 from collections.abc import Mapping
-from functools import cache
-from importlib import import_module
-from inspect import Parameter, signature
 from operator import index
 from typing import TYPE_CHECKING, Any
 
 from baechi.errors import BaechiError
+from baechi.replicas.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
-
     from baechi.replicas.rules.stack import Vectors
 
 __all__ = ["MAJORITY", "RULES", "aggregate", "rule_options"]
 
-RULES: Mapping[str, str] = {
-    "mean": "baechi.replicas.rules.mean:mean",
-    "median": "baechi.replicas.rules.median:median",
-    "geometric-median": "baechi.replicas.rules.geometric_median:geometric_median",
-    "mean-around-median": "baechi.replicas.rules.mean_around_median:mean_around_median",
-    "trimmed-mean": "baechi.replicas.rules.trimmed_mean:trimmed_mean",
-    "phocas": "baechi.replicas.rules.phocas:phocas",
-    "krum": "baechi.replicas.rules.krum:krum",
-    "multi-krum": "baechi.replicas.rules.multi_krum:multi_krum",
-    "zeno": "baechi.replicas.rules.zeno:zeno",
-    "centered-clipping": "baechi.replicas.rules.centered_clipping:centered_clipping",
-}
+RULES = Registry(
+    "aggregation rule",
+    "B822",
+    {
+        "mean": "baechi.replicas.rules.mean:mean",
+        "median": "baechi.replicas.rules.median:median",
+        "geometric-median": "baechi.replicas.rules.geometric_median:geometric_median",
+        "mean-around-median": "baechi.replicas.rules.mean_around_median:mean_around_median",
+        "trimmed-mean": "baechi.replicas.rules.trimmed_mean:trimmed_mean",
+        "phocas": "baechi.replicas.rules.phocas:phocas",
+        "krum": "baechi.replicas.rules.krum:krum",
+        "multi-krum": "baechi.replicas.rules.multi_krum:multi_krum",
+        "zeno": "baechi.replicas.rules.zeno:zeno",
+        "centered-clipping": "baechi.replicas.rules.centered_clipping:centered_clipping",
+    },
+)
 """By name, the module and the function of a rule."""
 
 MAJORITY = frozenset({"zeno"})
 """The rules that bear a majority of hostile peers."""
+
+_HOSTILE = "how many of the peers may be hostile"
 
 
 def aggregate(rule: str, X: "Vectors", **options: Any) -> Any:
@@ -66,7 +66,7 @@ def aggregate(rule: str, X: "Vectors", **options: Any) -> Any:
     """
     from baechi.replicas.rules.stack import Stack
 
-    function = _function(rule)
+    function = RULES.find(rule)
     stack = Stack(X)
     return stack.returned(function(stack, **_options(rule, stack.peers, options)))
 
@@ -81,17 +81,7 @@ def rule_options(rule: str) -> Mapping[str, Any]:
         >>> sorted(rule_options("multi-krum"))
         ['f', 'm']
     """
-    named = signature(_function(rule)).parameters.values()
-    return {each.name: each.default for each in named if each.kind is Parameter.KEYWORD_ONLY}
-
-
-@cache
-def _function(rule: str) -> "Callable[..., list[Tensor]]":
-    if rule not in RULES:
-        raise BaechiError("B822", f"no aggregation rule '{rule}'", help="one of: " + ", ".join(RULES))
-    module, _, name = RULES[rule].partition(":")
-    function: Callable[..., list[Tensor]] = getattr(import_module(module), name)
-    return function
+    return {name: option.default for name, option in RULES.options(rule).items()}
 
 
 def _options(rule: str, peers: int, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,12 +95,7 @@ def _options(rule: str, peers: int, given: Mapping[str, Any]) -> dict[str, Any]:
     if called is not None:
         hostile = _hostile(rule, peers, options.pop(called))
         options |= {name: hostile for name in ("f", "b") if name in takes}
-    if unknown := [name for name in options if name not in takes]:
-        has = ", ".join(takes) or "none but f"
-        raise BaechiError("B822", f"rule '{rule}' has no option {', '.join(unknown)}", help=f"it has: {has}")
-    if missing := [name for name, value in takes.items() if value is Parameter.empty and name not in options]:
-        what = "how many of the peers may be hostile" if missing[0] in "fb" else "see its function"
-        raise BaechiError("B822", f"rule '{rule}' needs {', '.join(missing)}", help=f"{missing[0]}: {what}")
+    RULES.check(rule, options, {"f": _HOSTILE, "b": _HOSTILE})
     return options
 
 
