@@ -10,21 +10,18 @@ without unification each peer ends at an optimum of its own. Push-sum: Assran et
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
-from typing import Any
-
-from numpy.typing import NDArray
 
 from baechi.replicas.draco_options import DracoOptions
 from baechi.replicas.guard import Guard
-from baechi.replicas.peer import Arrays, Envelope, Message, Snapshot
+from baechi.replicas.holder import Holder
+from baechi.replicas.peer import Arrays, Envelope, Message, Snapshot, plus
 
 __all__ = ["Draco"]
 
 _MASK = (1 << 64) - 1
-_MEMORY = 0.005  # of the mean weight in push-sum: of so many of the last updates
 
 
-class Draco:
+class Draco(Holder):
     """A peer of DRACO.
 
     Args:
@@ -63,25 +60,14 @@ class Draco:
         incarnation: int = 0,
         joining: bool = False,
     ) -> None:
-        self.peer, self.options, self.incarnation, self.joining = peer, options or DracoOptions(), incarnation, joining
-        self.guard = Guard.of(arrays)
-        self.version = 0
-        self.reflects: dict[int, int] = {peer: 0}
+        super().__init__(peer, arrays, Guard.of(arrays), incarnation, joining)
+        self.options = options or DracoOptions()
         self.unified = 0
         self._row, self._targets, self._count = dict(row), tuple(targets), count
-        self._model, self._weight, self._typical = arrays, 1.0, 1.0
         self._buffer: Arrays | None = None
-        self._serial = 0
         self._received: Counter[int] = Counter()
         self._period = 0  # the last whose hub was drawn
-        self._sent: dict[int, Snapshot] = {}
-
-    @property
-    def arrays(self) -> Arrays:
-        """The model now."""
-        if self._weight == 1.0:
-            return self._model
-        return tuple((a / self._weight).astype(a.dtype, copy=False) for a in self._model)
+        self._pushed: dict[int, Snapshot] = {}
 
     def learned(self, arrays: Arrays, since: Arrays, now: float) -> Sequence[Envelope]:
         """The update takes effect here at once, and waits in the send buffer for the transmission clock."""
@@ -89,20 +75,11 @@ class Draco:
             return ()
         scale = self._share()
         change = tuple((a - s) * a.dtype.type(scale) for a, s in zip(arrays, since, strict=True))
-        self._model = arrays if self._model is since and scale == 1.0 else _sum(self._model, change)
+        self._model = arrays if self._model is since and scale == 1.0 else plus(self._model, change)
         if self.options.exchange == "update":
-            self._buffer = change if self._buffer is None else _sum(self._buffer, change)
-        self.version += 1
-        self.reflects[self.peer] = self.version
+            self._buffer = change if self._buffer is None else plus(self._buffer, change)
+        self._learn()
         return ()
-
-    def _share(self) -> float:
-        """What an update counts in push-sum's sums: its weight, over what it is on average, so that all count alike.
-
-        A whole update, as in synchronous push-sum, would throw a peer far off whose weight is small at the moment.
-        """
-        self._typical += (self._weight - self._typical) * max(1 / (self.version + 1), _MEMORY)
-        return self._weight / self._typical
 
     def tick(self, now: float, random: Random) -> Sequence[Envelope]:
         """Broadcast the buffer, and, when this peer was drawn, its model to all."""
@@ -119,7 +96,7 @@ class Draco:
     def receive(self, message: Message, now: float) -> Message | None:
         """Add a share of what came, unless it is too old or over the cap."""
         if message.kind == "ask":
-            return None if self.joining else Message("give", self.peer, self._snapshot(self.arrays, now))
+            return None if self.joining else Message("give", self.peer, self._sent(self.arrays, now))
         snapshot = message.snapshot
         if snapshot is None or self._refuses(message.kind, snapshot, now):
             return None
@@ -131,14 +108,14 @@ class Draco:
 
     def delivered(self, to: int, now: float) -> None:
         """A message came through, and there is no answer to it."""
-        self._sent.pop(to, None)
+        self._pushed.pop(to, None)
 
     def lost(self, to: int, now: float) -> None:
         """A broadcast is not repeated; a share that was pushed comes back."""
         self.guard.count(to, "dropped")
-        share = self._sent.pop(to, None)
+        share = self._pushed.pop(to, None)
         if share is not None:
-            self._model, self._weight = _sum(self._model, share.arrays), self._weight + share.weight
+            self._add(share.arrays, share.weight)
 
     def settle(self, now: float) -> None:
         """Nothing waits here: what comes takes effect at once, or never."""
@@ -154,24 +131,23 @@ class Draco:
         if buffer is None:
             return []
         if self.options.own != 1.0:
-            self._model = _sum(self._model, _times(buffer, self.options.own - 1.0))
+            self._add(_times(buffer, self.options.own - 1.0))
         return self._to(self._targets, "update", buffer, now)
 
     def _to(self, peers: Iterable[int], kind: str, arrays: Arrays, now: float) -> list[Envelope]:
-        message = Message(kind, self.peer, self._snapshot(arrays, now))
+        message = Message(kind, self.peer, self._sent(arrays, now))
         return [Envelope(j, message) for j in peers]
 
     def _push(self, now: float) -> list[Envelope]:
         """Equal shares to those whose last one came through, and to itself."""
-        free = [j for j in self._targets if j not in self._sent]
+        free = [j for j in self._targets if j not in self._pushed]
         share = 1.0 / (len(free) + 1)
         sent = _times(self._model, share)
         weight = self._weight * share
         for j in free:
-            self._sent[j] = self._snapshot(sent, now, weight)
-            self._model = _sum(self._model, _times(sent, -1.0))
-            self._weight -= weight
-        return [Envelope(j, Message("push", self.peer, self._sent[j])) for j in free]
+            self._pushed[j] = self._sent(sent, now, weight)
+            self._add(_times(sent, -1.0), -weight)
+        return [Envelope(j, Message("push", self.peer, self._pushed[j])) for j in free]
 
     def _is_hub(self, now: float) -> bool:
         """Whether this peer was drawn for a period that went by since it was looked at last."""
@@ -209,18 +185,12 @@ class Draco:
 
     def _mix(self, kind: str, snapshot: Snapshot) -> None:
         if kind == "push":
-            self._model, self._weight = _sum(self._model, snapshot.arrays), self._weight + snapshot.weight
+            self._add(snapshot.arrays, snapshot.weight)
         else:
             q = self._row.get(snapshot.peer, 0.0)
-            towards = snapshot.arrays if kind == "update" else _sum(snapshot.arrays, _times(self._model, -1.0))
-            self._model = _sum(self._model, _times(towards, q))
-        for peer, version in snapshot.reflects.items():
-            self.reflects[peer] = max(version, self.reflects.get(peer, 0))
-
-    def _snapshot(self, arrays: Arrays, now: float, weight: float = 1.0) -> Snapshot:
-        self._serial += 1
-        known = dict(self.reflects)
-        return Snapshot(self.peer, self.incarnation, self.version, self._serial, arrays, known, weight, now)
+            towards = snapshot.arrays if kind == "update" else plus(snapshot.arrays, _times(self._model, -1.0))
+            self._add(_times(towards, q))
+        self._witness(snapshot)
 
 
 def _hub(seed: int, period: int, count: int) -> int:
@@ -229,10 +199,6 @@ def _hub(seed: int, period: int, count: int) -> int:
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _MASK
     return (z ^ (z >> 31)) % count
-
-
-def _sum(a: Arrays, b: Sequence[NDArray[Any]]) -> Arrays:
-    return tuple((x + y).astype(x.dtype, copy=False) for x, y in zip(a, b, strict=True))
 
 
 def _times(a: Arrays, factor: float) -> Arrays:

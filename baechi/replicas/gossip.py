@@ -12,11 +12,11 @@ from random import Random
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from baechi.errors import BaechiError
 from baechi.replicas.guard import Guard
-from baechi.replicas.peer import Arrays, Envelope, Message, Snapshot, norm
+from baechi.replicas.holder import Holder
+from baechi.replicas.peer import Arrays, Change, Envelope, Message, Snapshot, norm
 
 __all__ = ["Choose", "Gossip", "GossipOptions", "Mixing"]
 
@@ -26,7 +26,6 @@ Choose: TypeAlias = Callable[[Random, float], int | None]
 
 _FIRST_BACKOFF_SECONDS, _LAST_BACKOFF_SECONDS = 0.5, 30.0
 _TRIES = 4
-_MEMORY = 0.005  # of the mean weight in push-sum: of so many of the last updates
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +76,8 @@ class GossipOptions:
             raise BaechiError("B801", what, help="mix symmetric or pull")
 
 
-class Gossip:
+class Gossip(Holder):
     """A peer of the gossip core.
-
-    Its arrays are never written: a change makes new ones, so a snapshot is a reference, and a thread that reads one
-    sees no half of an update.
 
     Args:
         peer: which one it is.
@@ -110,27 +106,15 @@ class Gossip:
         incarnation: int = 0,
         joining: bool = False,
     ) -> None:
-        self.peer, self.options, self.incarnation, self.joining = peer, options, incarnation, joining
-        self.guard = Guard.of(arrays, max_staleness=options.max_staleness, max_distance=options.max_distance)
-        self.version = 0
-        self.reflects: dict[int, int] = {peer: 0}
-        self._choose = choose
-        self._model = arrays
-        self._weight = self._typical = 1.0
-        self._serial = 0
+        guard = Guard.of(arrays, max_staleness=options.max_staleness, max_distance=options.max_distance)
+        super().__init__(peer, arrays, guard, incarnation, joining)
+        self.options, self._choose = options, choose
         self._asked: dict[int, Snapshot | None] = {}
         self._kept: dict[int, Snapshot] = {}
         self._waiting: list[tuple[float, Snapshot, Arrays]] = []
         self._velocity: Arrays | None = None
         self._spread = _Welford()
         self._backoff: dict[int, tuple[int, float]] = {}
-
-    @property
-    def arrays(self) -> Arrays:
-        """The model now."""
-        if self._weight == 1.0:
-            return self._model
-        return tuple((a / self._weight).astype(a.dtype, copy=False) for a in self._model)
 
     @property
     def scale(self) -> float:
@@ -147,8 +131,7 @@ class Gossip:
             self._add(
                 [np.subtract(a, s, dtype=a.dtype) * a.dtype.type(scale) for a, s in zip(arrays, since, strict=True)]
             )
-        self.version += 1
-        self.reflects[self.peer] = self.version
+        self._learn()
         return ()
 
     def settle(self, now: float) -> None:
@@ -156,14 +139,6 @@ class Gossip:
         while self._waiting and self._waiting[0][0] <= now:
             _, snapshot, against = self._waiting.pop(0)
             self._mix(snapshot, against)
-
-    def _share(self) -> float:
-        """What an update counts in push-sum's sums: the weight, over what it is on average, so that all peers count alike.
-
-        The weight alone would count those more whom more links lead to.
-        """
-        self._typical += (self._weight - self._typical) * max(1 / (self.version + 1), _MEMORY)
-        return self._weight / self._typical
 
     def tick(self, now: float, random: Random) -> Sequence[Envelope]:
         """Turn to one neighbour that is not left alone for a while."""
@@ -197,8 +172,7 @@ class Gossip:
         """No answer: leave that peer alone for a while, twice as long each time; a share that was pushed comes back."""
         sent = self._asked.pop(to, None)
         if sent is not None and self.options.mixing == "push-sum":
-            self._add(sent.arrays)
-            self._weight += sent.weight
+            self._add(sent.arrays, sent.weight)
         failures = self._backoff.get(to, (0, 0.0))[0] + 1
         wait = min(_FIRST_BACKOFF_SECONDS * 2.0 ** (failures - 1), _LAST_BACKOFF_SECONDS)
         self._backoff[to] = (failures, now + wait)
@@ -218,7 +192,7 @@ class Gossip:
 
     def snapshot(self, now: float) -> Snapshot:
         """The model as it is, to be sent; each is another message."""
-        return self._sent(self.arrays, 1.0, now)
+        return self._sent(self.arrays, now)
 
     def _message(self, to: int, now: float) -> Message:
         if self.joining or self.options.rule is not None or self.options.mixing == "pull":
@@ -228,16 +202,10 @@ class Gossip:
             self._asked[to] = sent = self.snapshot(now)
             return Message("swap", self.peer, sent)
         half: Arrays = tuple((a * 0.5).astype(a.dtype, copy=False) for a in self._model)
-        self._asked[to] = sent = self._sent(half, self._weight * 0.5, now)
+        self._asked[to] = sent = self._sent(half, now, self._weight * 0.5)
         self._model = tuple(a - h for a, h in zip(self._model, half, strict=True))
         self._weight -= sent.weight
         return Message("push", self.peer, sent)
-
-    def _sent(self, arrays: Arrays, weight: float, now: float) -> Snapshot:
-        self._serial += 1
-        return Snapshot(
-            self.peer, self.incarnation, self.version, self._serial, arrays, dict(self.reflects), weight, now
-        )
 
     def _take(self, snapshot: Snapshot, now: float, against: Arrays) -> None:
         if self.joining:
@@ -245,8 +213,7 @@ class Gossip:
             self._witness(snapshot)
             self.version = self.reflects[self.peer]
         elif self.options.mixing == "push-sum":
-            self._add(snapshot.arrays)
-            self._weight += snapshot.weight
+            self._add(snapshot.arrays, snapshot.weight)
             self._witness(snapshot)
         elif self.options.delay:
             self._waiting.append((now + self.options.delay, snapshot, against))
@@ -262,7 +229,7 @@ class Gossip:
             except BaechiError:  # the rule needs more models to outvote so many hostile ones
                 self.guard.count(snapshot.peer, "too few")
                 return
-        change: Sequence[NDArray[Any]] = [
+        change: Change = [
             np.subtract(y, x, dtype=x.dtype) * x.dtype.type(self.options.weight)
             for y, x in zip(target, against, strict=True)
         ]
@@ -292,14 +259,6 @@ class Gossip:
         shards = [np.stack([row[k].reshape(-1) for row in rows]) for k in range(len(self._model))]
         found = aggregate(rule, shards, **self.options.rule_options)
         return tuple(np.asarray(f).reshape(x.shape) for f, x in zip(found, self._model, strict=True))
-
-    def _add(self, change: Sequence[NDArray[Any]]) -> None:
-        self._model = tuple((x + c).astype(x.dtype, copy=False) for x, c in zip(self._model, change, strict=True))
-
-    def _witness(self, snapshot: Snapshot) -> None:
-        for peer, version in snapshot.reflects.items():
-            if version > self.reflects.get(peer, 0):
-                self.reflects[peer] = version
 
 
 @dataclass

@@ -14,10 +14,13 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "Envelope", "Message", "Peer", "Snapshot", "norm"]
+__all__ = ["Arrays", "Change", "Envelope", "Message", "Peer", "Snapshot", "norm", "plus"]
 
 Arrays: TypeAlias = tuple[NDArray[np.floating[Any]], ...]
 """A model: a tuple of arrays, one for each tensor or for each device's share. Shapes never change."""
+
+Change: TypeAlias = Sequence[NDArray[Any]]
+"""What is added to a model: an array for each of its."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,3 +112,13 @@ def norm(arrays: Sequence[NDArray[np.floating[Any]]]) -> float:
         5.0
     """
     return math.sqrt(sum(float(np.vdot(a, a)) for a in arrays))
+
+
+def plus(arrays: Arrays, change: Change) -> Arrays:
+    """A model and a change of it, in the model's types.
+
+    Example:
+        >>> plus((np.array([3.0]),), (np.array([0.5]),))
+        (array([3.5]),)
+    """
+    return tuple(np.add(a, c, dtype=a.dtype) for a, c in zip(arrays, change, strict=True))

@@ -20,7 +20,7 @@ from baechi.replicas.cluster.history import History
 from baechi.replicas.cluster.peers import Carried, make_peer
 from baechi.replicas.draco_options import DracoOptions
 from baechi.replicas.gossip import GossipOptions
-from baechi.replicas.peer import Arrays, Envelope, Message, norm
+from baechi.replicas.peer import Arrays, Envelope, Message, norm, plus
 
 __all__ = ["Call", "Hub", "HubOptions", "Lost"]
 
@@ -149,7 +149,7 @@ class Hub:
                 self._complete(gossip, step)
                 if self.options.shares == 1 and handout is not None:
                     return self._held
-        return None if taught is None else _sum(arrays, taught)
+        return None if taught is None else plus(arrays, taught)
 
     def receive(self, message: Message) -> Message | None:
         """Another replica says something; None before this one has a model."""
@@ -235,7 +235,7 @@ class Hub:
         elif self.options.shares == 1:
             self._held = peer.arrays
         else:
-            self._held = _sum(whole, handout)
+            self._held = plus(whole, handout)
         self._history.add(step, time.monotonic())
 
     def _hear(self, message: Message) -> Message | None:
@@ -257,7 +257,7 @@ class Hub:
         after = gossip.arrays
         if after is not before:
             change = tuple(np.subtract(a, b, dtype=a.dtype) for a, b in zip(after, before, strict=True))
-            self._mixed = change if self._mixed is None else _sum(self._mixed, change)
+            self._mixed = change if self._mixed is None else plus(self._mixed, change)
             self._history.apart = norm(change) / (norm(after) or 1.0)
         return done
 
@@ -307,7 +307,3 @@ class Hub:
 
 def _nbytes(message: Message | None) -> int:
     return 0 if message is None or message.snapshot is None else message.snapshot.nbytes
-
-
-def _sum(left: Arrays, right: Arrays) -> Arrays:
-    return tuple(np.add(a, b, dtype=a.dtype) for a, b in zip(left, right, strict=True))
