@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from baechi.errors import BaechiError
 
-__all__ = ["Entry", "Source", "build", "load_json", "load_toml", "nearest", "read_text"]
+__all__ = ["Entry", "Source", "build", "load_json", "load_options", "load_toml", "nearest", "read_text"]
 
 T = TypeVar("T")
 
@@ -199,6 +199,18 @@ def load_toml(path: str | Path, code: str, *, missing: str, malformed: str) -> E
         return Entry(tomllib.loads(read_text(path, missing)), Source(str(path), code))
     except tomllib.TOMLDecodeError as error:
         raise BaechiError(malformed, f"{path} is not TOML: {error}") from None
+
+
+def load_options(path: str | Path | None, code: str) -> dict[str, Any]:
+    """Options in a TOML file by their names, dashes as underscores; none without a path.
+
+    Raises:
+        BaechiError: B110 when it cannot be read, `code` when it is no TOML.
+    """
+    if path is None:
+        return {}
+    table = load_toml(path, code, missing="B110", malformed=code).table()
+    return {name.replace("-", "_"): value for name, value in table.items()}
 
 
 def read_text(path: str | Path, missing: str) -> str:

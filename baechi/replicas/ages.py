@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,13 +137,7 @@ def simulate_ages(
         times=np.array([0.0, *ends] if warm else ends),
         staleness=np.array(means),
         disagreement=np.array(spread) / (spread[0] or 1.0) if state.values.shape[1] else np.zeros(0),
-        staleness_at_end=float(state.totals[PAIRS] / _pairs(state)),
-        exchanges=int(state.totals[EXCHANGES]),
-        updates=int(state.totals[UPDATES]),
-        sources=state.sources,
-        versions=state.versions,
-        values=state.values / state.weights[:, None],
-        weights=state.weights,
+        **_end(state),
     )
 
 
@@ -161,7 +155,7 @@ def replay_ages(gossip: AgeModel, kinds: Ints, first: Ints, second: Ints, values
     before = _disagreement(state)
     kinds, first, second = (np.asarray(part, np.int64) for part in (kinds, first, second))
     replay(state, kinds, first, second, MIXING[gossip.mixing], gossip.weight)
-    mean = state.totals[PAIRS] / _pairs(state)
+    mean = _mean(state)
     return Ages(
         seconds=0.0,
         warmup=0.0,
@@ -171,14 +165,25 @@ def replay_ages(gossip: AgeModel, kinds: Ints, first: Ints, second: Ints, values
         times=np.zeros(1),
         staleness=np.array([mean]),
         disagreement=np.array([1.0, _disagreement(state) / (before or 1.0)]),
-        staleness_at_end=float(state.totals[PAIRS] / _pairs(state)),
-        exchanges=int(state.totals[EXCHANGES]),
-        updates=int(state.totals[UPDATES]),
-        sources=state.sources,
-        versions=state.versions,
-        values=state.values / state.weights[:, None],
-        weights=state.weights,
+        **_end(state),
     )
+
+
+def _end(state: State) -> dict[str, Any]:
+    """The part of `Ages` that the state at the end says."""
+    return {
+        "staleness_at_end": _mean(state),
+        "exchanges": int(state.totals[EXCHANGES]),
+        "updates": int(state.totals[UPDATES]),
+        "sources": state.sources,
+        "versions": state.versions,
+        "values": state.values / state.weights[:, None],
+        "weights": state.weights,
+    }
+
+
+def _mean(state: State) -> float:
+    return float(state.totals[PAIRS] / _pairs(state))
 
 
 class _News(NamedTuple):

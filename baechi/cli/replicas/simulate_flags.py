@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from baechi.cli.arguments import positive, whole
-from baechi.document import load_toml, nearest
+from baechi.document import load_options, nearest
 from baechi.errors import BaechiError
 
 __all__ = ["declare", "is_draco", "is_general", "options"]
@@ -100,7 +100,7 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
     flags = {_key(f.name): f for f in (*_SIZES, *_GENERAL, *_DRACO)}
     switches = {"opportunistic", "train", "resume", "no_unify"}
     found = {key: flag.default for key, flag in flags.items()}
-    for key, value in _file(args.config).items():
+    for key, value in load_options(args.config, "B846").items():
         if key in switches | {"sweep"}:
             found[key] = value
         elif key in flags:
@@ -114,13 +114,6 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
         {key: value for key, value in vars(args).items() if value is not None and key in {*flags, *switches, "sweep"}}
     )
     return found
-
-
-def _file(path: str | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    table = load_toml(path, "B846", missing="B110", malformed="B846").table()
-    return {_key(name): value for name, value in table.items()}
 
 
 def _read(flag: _Flag, value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from baechi.document import load_toml
+from baechi.document import load_options
 from baechi.errors import BaechiError
 from baechi.replicas.cluster.hub import HubOptions
 from baechi.replicas.cluster.run import RunOptions
@@ -34,7 +34,7 @@ def run_options(path: str | None = None, flags: Mapping[str, Any] | None = None)
         >>> options.hub.count, options.hub.gossip.rule_options
         (4, {'f': 1})
     """
-    given = {**_read(path), **(flags or {})}
+    given = {**load_options(path, "B801"), **(flags or {})}
     hub = {name: given.pop(flag) for flag, name in _HUB.items() if flag in given}
     run = {f.name: given.pop(f.name) for f in fields(RunOptions) if f.name in given}
     algorithm = given.pop("algorithm", "gossip")
@@ -101,12 +101,3 @@ def _check(hub: Mapping[str, Any]) -> None:
         from baechi.replicas.topology import parse_topology
 
         parse_topology(hub["topology"], hub["count"])
-
-
-def _read(path: str | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    return {
-        key.replace("-", "_"): value
-        for key, value in load_toml(path, "B801", missing="B110", malformed="B801").value.items()
-    }
