@@ -12,25 +12,23 @@ __all__ = ["Difference", "differences", "worst_ops"]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Time that some ops were to take, and took.
+    """A predicted amount and what was measured, in seconds or bytes.
 
     Attributes:
-        name: what they share.
-        ops: how many they are.
-        predicted, measured: seconds, summed.
+        name: of what.
+        count: of how many things it is the sum.
+        predicted, measured: the amounts.
     """
 
     name: str
-    ops: int
+    count: int
     predicted: float
     measured: float
 
     @property
-    def ratio(self) -> float:
-        """Measured over predicted; infinite when nothing was predicted."""
-        if self.predicted:
-            return self.measured / self.predicted
-        return float("inf") if self.measured else 1.0
+    def ratio(self) -> float | None:
+        """Measured over predicted; None where nothing was predicted."""
+        return self.measured / self.predicted if self.predicted > 0 else None
 
 
 def differences(

@@ -78,7 +78,7 @@ def _devices(plan: Plan, predicted: Timeline, found: Profiled) -> list[str]:
 def _table(what: str, rows: tuple[Difference, ...]) -> list[str]:
     shown = [(what, "ops", "measured", "predicted", "ratio")]
     for row in rows:
-        ratio = f"{row.ratio:.2f}" if row.predicted else "-"
+        ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
         times = format_seconds(row.measured), format_seconds(row.predicted)
-        shown.append((clip(row.name, 36), f"{row.ops:,}", *times, ratio))
+        shown.append((clip(row.name, 36), f"{row.count:,}", *times, ratio))
     return table(shown, "<>>>>")

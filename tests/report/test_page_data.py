@@ -117,7 +117,7 @@ def test_a_measured_step() -> None:
     assert [p.name for p in found.phases] == ["forward", "backward", "update"]
     assert found.peaks[0].ratio == pytest.approx(33 / 30)
     assert found.outliers == ((10, 99.0),)
-    assert found.worst[0].pair.name == "d"
+    assert found.worst[0].time.name == "d"
     assert "Measured, it took 17.0 s, 100% more than that." in page.verdict
 
 
