@@ -28,7 +28,7 @@ from baechi.frontends.pytorch.joint import Joint, Role, tidy
 from baechi.frontends.pytorch.modules import Fixed, Step, find_weights, to_fake, unchanged
 from baechi.frontends.pytorch.optimizers import optimizer_spec
 from baechi.frontends.pytorch.program import OptimizerSpec, TorchProgram
-from baechi.frontends.pytorch.provenance import provenance, user_line
+from baechi.frontends.pytorch.provenance import LINES, provenance
 from baechi.frontends.pytorch.seeding import unseeded
 from baechi.frontends.pytorch.sharing import check_apart
 from baechi.frontends.pytorch.unroll import unroll
@@ -192,7 +192,7 @@ def _data_dependent(error: BaseException) -> bool:
 
 
 def _control_flow(error: BaseException) -> BaechiError:
-    line = user_line(error.__traceback__) or "the module"
+    line = LINES.innermost(error.__traceback__) or "the module"
     if isinstance(error, DynamicOutputShapeException):
         return BaechiError(
             "B701",
@@ -208,7 +208,7 @@ def _control_flow(error: BaseException) -> BaechiError:
 
 
 def _untraceable(error: BaseException) -> BaechiError:
-    line = user_line(error.__traceback__)
+    line = LINES.innermost(error.__traceback__)
     message = (str(error).strip() or type(error).__name__).splitlines()[0]
     return BaechiError(
         "B702",

@@ -2,10 +2,8 @@
 
 import contextlib
 import sys
-import sysconfig
 from collections.abc import Iterator
-from pathlib import Path
-from types import CodeType, FrameType, TracebackType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -14,63 +12,23 @@ from torch.fx import traceback as fx_traceback
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-import baechi
+from baechi.frontends.lines import Lines
 from baechi.frontends.pytorch.modules import Step
 
-__all__ = ["KEY", "calling_line", "origin", "provenance", "user_line"]
+__all__ = ["KEY", "LINES", "calling_line", "origin", "provenance"]
 
 KEY = "baechi"
 """Under ``meta["custom"]`` of an fx node: (module path, source line)."""
 
-_HIDDEN = tuple(
-    str(Path(p).resolve())
-    for p in (
-        Path(torch.__file__).parent,
-        sysconfig.get_paths()["stdlib"],
-        Path(__file__).parent,
-        Path(baechi.__file__).parent / "backends",
-    )
-)
-_SHOWN: dict[str, str] = {}
-
-
-def _shown(filename: str) -> str:
-    """A file's name as it is printed; empty for a file that is not the user's."""
-    found = _SHOWN.get(filename)
-    if found is None:
-        found = _SHOWN[filename] = _show(filename)
-    return found
-
-
-def _show(filename: str) -> str:
-    if filename.startswith("<"):
-        return filename if filename.startswith(("<ipython", "<stdin")) else ""
-    path = str(Path(filename).resolve())
-    if "site-packages" in path and not path.startswith(_HIDDEN):
-        return path.split("site-packages/")[-1]
-    if path.startswith(_HIDDEN):
-        return ""
-    here = str(Path.cwd()) + "/"
-    return path.removeprefix(here)
-
-
-def user_line(traceback: TracebackType | None) -> str:
-    """``file:line`` of the innermost frame that is the user's, or nothing."""
-    line = ""
-    while traceback is not None:
-        shown = _shown(traceback.tb_frame.f_code.co_filename)
-        if shown:
-            line = f"{shown}:{traceback.tb_lineno}"
-        traceback = traceback.tb_next
-    return line
+LINES = Lines(torch)
+"""The user's lines in a capture."""
 
 
 def calling_line(frame: FrameType | None, stop: CodeType | None = None) -> str:
     """``file:line`` of the nearest frame outwards that is the user's, or nothing; `stop` is no more looked at."""
     while frame is not None and frame.f_code is not stop:
-        shown = _shown(frame.f_code.co_filename)
-        if shown:
-            return f"{shown}:{frame.f_lineno}"
+        if name := LINES.name(frame.f_code.co_filename):
+            return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from baechi.errors import BaechiError
 from baechi.frontends.tf.effects import Effects
-from baechi.frontends.tf.provenance import shown, user_line
+from baechi.frontends.tf.provenance import LINES
 
 __all__ = ["Traced", "spec_of", "trace", "unhurried_collector"]
 
@@ -194,7 +194,7 @@ def _untraceable(error: Exception) -> BaechiError:
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     message = lines[-1] if lines else type(error).__name__
-    line = user_line(error.__traceback__) or _quoted_line(text)
+    line = LINES.innermost(error.__traceback__) or _quoted_line(text)
     at = f"{line}: " if line else ""
     if any(sign in text for sign in _CREATES):
         return BaechiError(
@@ -217,5 +217,5 @@ def _untraceable(error: Exception) -> BaechiError:
 
 def _quoted_line(text: str) -> str:
     """AutoGraph says in its message where the user's code was."""
-    quoted = [(shown(name), number) for name, number in _FILE.findall(text)]
+    quoted = [(LINES.name(name), number) for name, number in _FILE.findall(text)]
     return next((f"{name}:{number}" for name, number in reversed(quoted) if name), "")
