@@ -5,10 +5,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from baechi.cli.output import emit, emit_json
-from baechi.cli.subject import planned
+from baechi.cli.saved import planned
 
 if TYPE_CHECKING:
-    from baechi.cli.subject import PlannedStep
+    from baechi.cli.saved import PlannedStep
     from baechi.ir.graph import Graph
     from baechi.ir.plan import Plan
     from baechi.ir.timeline import TransferSpan

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from baechi.cli.arguments import add_graph_arguments, positive
 from baechi.cli.output import emit, say
-from baechi.cli.subject import extract, saved_target
+from baechi.cli.saved import saved_target
+from baechi.cli.subject import extract
 
 if TYPE_CHECKING:
     from baechi.ir.graph import Graph

@@ -14,7 +14,7 @@ from baechi.units import format_seconds, to_seconds
 if TYPE_CHECKING:
     from baechi.placers import Progress
 
-__all__ = ["SearchLine", "emit", "emit_json", "hush_libraries", "progress", "say"]
+__all__ = ["SearchLine", "emit", "emit_json", "hush_libraries", "note_load", "progress", "say"]
 
 _PATIENCE_SECONDS = 1.0
 _ERASE_LINE = "\r\x1b[K"
@@ -44,6 +44,12 @@ def emit_json(data: Mapping[str, Any]) -> None:
 def say(text: str) -> None:
     """Tell the person something; it is no data."""
     print(text, file=sys.stderr)
+
+
+def note_load() -> None:
+    """Say when others use the processor, for then steps take longer than they need."""
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
+        say("note: other programs use this machine's processor too, so steps take longer than they need")
 
 
 def hush_libraries() -> None:

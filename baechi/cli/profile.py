@@ -12,10 +12,11 @@ from baechi.cli.arguments import (
     positive,
     whole,
 )
-from baechi.cli.output import emit, emit_json, progress, say
+from baechi.cli.carriers import carrier_of
+from baechi.cli.output import emit, emit_json, say
 from baechi.cli.place import placed
-from baechi.cli.subject import PlannedStep, is_saved, load_subject, planned, restart_tuned
-from baechi.cli.workers import start_workers
+from baechi.cli.saved import PlannedStep, is_saved, planned
+from baechi.cli.subject import load_subject, restart_tuned
 
 if TYPE_CHECKING:
     from baechi.profile.profiled import Profiled
@@ -42,7 +43,7 @@ def execute(args: argparse.Namespace) -> int:
     from baechi.report.profile_text import profile_text
 
     step = planned(args.target, args.table) if is_saved(args.target) else _placed(args)
-    found = _profiled(step, args)
+    found = carrier_of(step.target.code.framework).profile(step, args)
     if args.output:
         write_atomic(args.output, json.dumps(profile_dict(step.plan, found)) + "\n")
         say(f"wrote {args.output}")
@@ -65,25 +66,6 @@ def _placed(args: argparse.Namespace) -> PlannedStep:
     graph, plan = placed(args, subject, options)
     target = subject.target.lightened(Lighten.of(plan.target))
     return PlannedStep(plan, target, graph, timeline_of(graph, plan, subject.table), subject.table)
-
-
-def _profiled(step: PlannedStep, args: argparse.Namespace) -> "Profiled":
-    from baechi.jobs.tf import TensorFlowJob
-    from baechi.profile.profiled import profiled
-
-    plan, job = step.plan, step.target.code
-    options = {"steps": args.steps, "warmup": args.warmup, "seed": args.seed}
-    if isinstance(job, TensorFlowJob):
-        program = step.target.program
-        with progress(f"training {step.target.name}"):
-            return profiled(step.graph, plan, job.train(program, plan, **options), job.trace(program, plan, **options))
-    from baechi.profile.apart import Order, measured_of
-    from baechi.profile.traced import busy_times, timelines
-
-    reports = start_workers(plan, step.target, Order(plan.target, **options, traced=True))
-    notes = {report.device: report.notes for report in reports if report.notes is not None}
-    traced = timelines(step.graph, plan, notes)
-    return profiled(step.graph, plan, measured_of(reports), traced, busy_times(notes))
 
 
 def _update_table(path: str | None, found: "Profiled") -> None:

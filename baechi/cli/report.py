@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baechi.cli.output import emit_json, say
-from baechi.cli.subject import planned
+from baechi.cli.saved import planned
 from baechi.errors import BaechiError
 
 if TYPE_CHECKING:

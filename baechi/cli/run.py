@@ -1,23 +1,19 @@
 """Train a few steps as a plan places them, measured beside predicted."""
 
 import argparse
-import os
 import statistics
-from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baechi.cli.arguments import positive, whole
-from baechi.cli.output import emit, emit_json, hush_libraries, progress, say
-from baechi.cli.servers import run_servers
-from baechi.cli.subject import named_target, restart_tuned, saved_target
-from baechi.cli.workers import be_worker, is_worker, start_workers
+from baechi.cli.carriers import Ran, carrier_of
+from baechi.cli.output import emit, emit_json, note_load, progress
+from baechi.cli.saved import saved_target
+from baechi.cli.subject import quieten, restart_tuned
 from baechi.errors import BaechiError
 
 if TYPE_CHECKING:
     from baechi.ir.plan import Plan
-    from baechi.profile.apart import Report
     from baechi.profile.measured import Measured
     from baechi.report.text import PlainRun
     from baechi.target import Target
@@ -50,70 +46,44 @@ def execute(args: argparse.Namespace) -> int:
         raise BaechiError("B108", "--every and --resume need --checkpoint DIR", help="say where checkpoints are kept")
     restart_tuned(args)
     from baechi.ir.json import read_plan
-    from baechi.profile.apart import measured_of
     from baechi.report.text import run_text
 
     plan = read_plan(args.plan)
-    is_tensorflow = plan.target.get("framework") == "tensorflow"
-    threads = args.workers == "threads" or (args.workers is None and is_tensorflow)
-    if args.checkpoint and (threads or is_tensorflow):
+    framework = plan.target.get("framework")
+    carrier = carrier_of(framework)
+    threads = args.workers == "threads" or (args.workers is None and carrier.in_threads)
+    if args.checkpoint and (threads or not carrier.keeps_checkpoints):
         what = "checkpoints are kept by PyTorch's worker processes"
-        raise BaechiError(
-            "B108", what, help="leave --checkpoint out" if is_tensorflow else "leave --workers threads out"
-        )
-    if is_tensorflow and args.is_process:
-        hush_libraries()  # TensorFlow tells of every socket that closes
-    parameters = None
-    if threads:
-        target = saved_target(plan)
-        measured = run_plan(target, plan, steps=args.steps, warmup=args.warmup, seed=args.seed)
-    elif is_tensorflow:
-        target, measured = run_servers(plan, steps=args.steps, warmup=args.warmup, seed=args.seed)
-    else:
-        target, reports = _apart(args, plan)
-        if reports is None:
-            return 0
-        measured = measured_of(reports)
-        parameters = {report.device: report.parameters for report in reports}
+        left = "--workers threads" if carrier.keeps_checkpoints else "--checkpoint"
+        raise BaechiError("B108", what, help=f"leave {left} out")
+    quieten(args, framework)
+    ran = _in_threads(plan, args) if threads else carrier.run(plan, args)
+    if ran is None:
+        return 0
+    measured = ran.measured
     plain = _plain_runs(args, plan) if args.plain else ()
     if args.json:
-        emit_json(_to_dict(plan, measured, parameters, plain))
+        emit_json(_to_dict(plan, ran, plain))
         return 0
     emit(
         run_text(
             plan,
-            name=target.name,
+            name=ran.target.name,
             seconds=measured.all_seconds,
             median=measured.step_seconds,
             spread=measured.spread,
             losses=measured.losses,
             peaks=measured.peak_bytes,
-            parameters=parameters,
+            parameters=ran.parameters,
             plain=plain,
         )
     )
     return 0
 
 
-def _apart(args: argparse.Namespace, plan: "Plan") -> "tuple[Target, tuple[Report, ...] | None]":
-    """Run with a process for each device; no reports when this process is a worker that prints nothing."""
-    from baechi.profile.apart import Order
-
-    order = Order(
-        plan.target,
-        args.steps,
-        args.warmup,
-        args.seed,
-        checkpoint=str(Path(args.checkpoint).resolve()) if args.checkpoint else "",
-        every=args.every or args.steps + args.warmup,
-        resume=args.resume,
-    )
-    if is_worker():
-        target = named_target(plan) if os.environ["RANK"] != "0" else saved_target(plan)
-        return target, be_worker(plan, target, order)
+def _in_threads(plan: "Plan", args: argparse.Namespace) -> Ran:
     target = saved_target(plan)
-    _note_load()
-    return target, start_workers(plan, target, order)
+    return Ran(target, run_plan(target, plan, steps=args.steps, warmup=args.warmup, seed=args.seed))
 
 
 def _plain_runs(args: argparse.Namespace, plan: "Plan") -> "tuple[PlainRun, ...]":
@@ -140,12 +110,6 @@ def _plain_runs(args: argparse.Namespace, plan: "Plan") -> "tuple[PlainRun, ...]
     return tuple(runs)
 
 
-def _note_load() -> None:
-    """Say when others use the processor, for then steps take longer than they need."""
-    if hasattr(os, "getloadavg") and os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
-        say("note: other programs use this machine's processor too, so steps take longer than they need")
-
-
 def run_plan(
     target: "Target", plan: "Plan", *, steps: int, warmup: int = 1, seed: int = 0, memory: bool = True
 ) -> "Measured":
@@ -155,17 +119,13 @@ def run_plan(
         BaechiError: B603 for a file, which has no code to run; B6xx as `Job.train`.
     """
     program = target.program
-    _note_load()
+    note_load()
     with progress(f"training {target.name}"):
         return target.code.train(program, plan, steps=steps, warmup=warmup, seed=seed, memory=memory)
 
 
-def _to_dict(
-    plan: "Plan",
-    measured: "Measured",
-    parameters: Mapping[str, int] | None,
-    plain: "tuple[PlainRun, ...]",
-) -> dict[str, Any]:
+def _to_dict(plan: "Plan", ran: Ran, plain: "tuple[PlainRun, ...]") -> dict[str, Any]:
+    measured = ran.measured
     return {
         "schema": "baechi/run/1",
         "graph": {"digest": plan.graph, "target": dict(plan.target)},
@@ -176,7 +136,7 @@ def _to_dict(
         },
         "losses": list(measured.losses),
         "peak_bytes": dict(measured.peak_bytes),
-        "parameters": None if parameters is None else dict(parameters),
+        "parameters": None if ran.parameters is None else dict(ran.parameters),
         "plain": [asdict(run) for run in plain],
         "predicted": {
             "step_seconds": plan.predicted.step_seconds,

@@ -1,9 +1,7 @@
-"""What the arguments stand for: the graph, the devices, the costs, the target of a saved plan."""
+"""What the arguments stand for: the graph, the devices, the costs."""
 
 import argparse
-import json
 import os
-import re
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -18,30 +16,22 @@ if TYPE_CHECKING:
     from baechi.cost import CostTable
     from baechi.ir.cluster import Cluster
     from baechi.ir.graph import Graph
-    from baechi.ir.plan import Plan
-    from baechi.ir.timeline import Timeline
     from baechi.jobs import Job
     from baechi.profile.machine import Machine
-    from baechi.profile.profiled import Profiled
     from baechi.target import Target
 
 __all__ = [
-    "PlannedStep",
     "Subject",
     "extract",
-    "is_saved",
     "load_subject",
     "local_rates",
     "measured_table",
-    "named_target",
-    "planned",
+    "quieten",
     "restart_tuned",
-    "saved_target",
     "target_of",
 ]
 
 _MOST_DEFAULT_DEVICES = 4
-_SAVED, _HEAD = re.compile(r'\{\s*"schema":\s*"baechi/(plan|profile)/'), 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +66,14 @@ def target_of(args: argparse.Namespace) -> "Target":
         microbatches=args.microbatches,
         framework=args.framework,
     )
-    if target.job is not None and target.job.framework == "tensorflow" and args.is_process:
-        hush_libraries()  # TensorFlow tells of every trace
+    quieten(args, target.job.framework if target.job is not None else None)
     return target
+
+
+def quieten(args: argparse.Namespace, framework: str | None) -> None:
+    """Let a framework talk less: TensorFlow tells of every trace, and of every socket that closes."""
+    if framework == "tensorflow" and args.is_process:
+        hush_libraries()
 
 
 def extract(args: argparse.Namespace) -> "tuple[Target, float]":
@@ -142,76 +137,6 @@ def _is_local(cluster: "Cluster") -> bool:
     return any(d.type.partition("-")[0] == "cpu" for d in cluster.devices)
 
 
-@dataclass(frozen=True, eq=False)
-class PlannedStep:
-    """A saved plan, and what is known of it by simulating it again.
-
-    Attributes:
-        plan: as it was saved.
-        target: where its graph is from.
-        graph: what it places, extracted again.
-        timeline: of its step.
-        table: the measured op times in it.
-        profiled: a run of it, when the file is a profile.
-    """
-
-    plan: "Plan"
-    target: "Target"
-    graph: "Graph"
-    timeline: "Timeline"
-    table: "CostTable | None"
-    profiled: "Profiled | None" = None
-
-
-def is_saved(name: str) -> bool:
-    """Whether a name is a file with a plan or a profile, rather than a target."""
-    try:
-        with Path(name).open(encoding="utf-8", errors="replace") as file:
-            return _SAVED.match(file.read(_HEAD)) is not None
-    except OSError:
-        return False
-
-
-def planned(path: str, table: str | None = None, known: "dict[str, Target] | None" = None) -> PlannedStep:
-    """Read a plan, extract its graph again and simulate the step; says when it now takes another time.
-
-    Args:
-        path: of the plan.
-        table: the file of measured op times that it was made with; this machine's when None.
-        known: targets that were extracted before, by what names them; another one is added.
-
-    Raises:
-        BaechiError: B4xx on a plan that cannot be read or is for another graph; as `saved_target`.
-    """
-    from baechi.api import timeline_of
-    from baechi.report.files import read_step
-    from baechi.units import format_seconds
-
-    saved, costs = read_step(path), measured_table(table)
-    plan, known = saved.plan, {} if known is None else known
-    key = json.dumps([plan.graph, plan.target], sort_keys=True)
-    target = known[key] = known.get(key) or _found_target(path, plan)
-    timeline = timeline_of(target.graph, plan, costs)
-    before = plan.predicted.step_seconds
-    if abs(timeline.step_seconds - before) > 1e-9 * before:
-        now = format_seconds(timeline.step_seconds)
-        say(f"note: op times changed since the plan was made: it was {format_seconds(before)} then, {now} now")
-    return PlannedStep(plan, target, target.graph, timeline, costs, saved.profiled)
-
-
-def _found_target(path: str, plan: "Plan") -> "Target":
-    """The target of a plan in a file; what is wrong with it is the file's fault to whoever only names the file."""
-    try:
-        return saved_target(plan)
-    except BaechiError as error:
-        if error.code.startswith("B4"):
-            raise
-        what = f"the graph of {path} cannot be had again: {error.what}"
-        raise BaechiError(
-            "B410", what, help=error.help or "put back what it was made from, or place it again"
-        ) from None
-
-
 def local_rates(*, refresh: bool = False) -> "Machine":
     """What this machine's processor does, measured once."""
     from baechi.profile.machine import measure_cpu
@@ -268,56 +193,3 @@ def restart_tuned(args: argparse.Namespace) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, sys.orig_argv, {**os.environ, **missing})
-
-
-def named_target(plan: "Plan") -> "Target":
-    """The target of a plan; nothing is captured or read yet.
-
-    Raises:
-        BaechiError: B406 when the plan does not say where its graph is from.
-    """
-    from baechi.jobs import host_of
-    from baechi.passes.lighten import Lighten
-    from baechi.target import load_target
-
-    known = plan.target
-    text, batch, options, expert = (known.get(k) for k in ("target", "batch", "options", "expert"))
-    microbatches, framework = known.get("microbatches", 1), known.get("framework")
-    good = isinstance(text, str) and isinstance(batch, int | None) and isinstance(options, dict | None)
-    good = good and isinstance(microbatches, int) and isinstance(framework, str | None)
-    if not (good and isinstance(expert, str | None)):
-        raise BaechiError(
-            "B406",
-            f"the plan for '{known.get('name', 'graph')}' does not say where its graph is from",
-            help="it was made by Python code: use it there, by ModelPlan.pinned()",
-        )
-    if framework is not None:
-        host_of(framework).begin(len(plan.cluster))
-    target = load_target(
-        str(text),
-        batch=batch,
-        options=options,
-        ignore_colocation=bool(known.get("ignore_colocation")),
-        expert=expert,
-        microbatches=microbatches,
-        framework=framework,
-    )
-    return target.lightened(Lighten.of(known))
-
-
-def saved_target(plan: "Plan") -> "Target":
-    """The target of a plan, with its graph.
-
-    Raises:
-        BaechiError: B402 when it gives another graph, B406 when the plan does not say where its graph is from.
-    """
-    target = named_target(plan)
-    with progress(f"extracting {target.name}"):
-        graph = target.graph
-    if graph.digest != plan.graph:
-        raise BaechiError(
-            "B402",
-            f"the plan is for another graph than '{target.name}' gives now ({plan.graph}, not {graph.digest})",
-            help="the model, its options or the version of its framework changed: place it again",
-        )
-    return target

@@ -4,7 +4,7 @@ import argparse
 import json
 
 from baechi.cli.output import emit, emit_json, say
-from baechi.cli.subject import planned
+from baechi.cli.saved import planned
 
 __all__ = ["configure", "execute"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
-from baechi.cli.subject import saved_target
+from baechi.cli.saved import saved_target
 from baechi.config import parse_cluster
 from baechi.ir.json import read_graph, read_plan, timeline_from_dict
 from baechi.report.trace import check_trace, chrome_trace
