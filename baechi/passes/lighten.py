@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from typing import Any
 
 from baechi.errors import BaechiError
 from baechi.ir.graph import Graph
@@ -24,7 +24,6 @@ class Lighten:
         offload: names of tensors, as for `offload`.
     """
 
-    name: ClassVar[str] = "lighten"
     recompute: tuple[str, ...] = ()
     offload: tuple[str, ...] = ()
 
