@@ -121,7 +121,7 @@ def plan(
         keep_gradients=optimizer is None,
         microbatches=microbatches,
     )
-    devices = parse_cluster(cluster) if isinstance(cluster, str) else cluster
+    devices = _devices(cluster)
     options = {} if budget is None else {"budget": budget}
     graph, made = place_lighter(
         program.graph,
@@ -136,6 +136,10 @@ def plan(
     )
     program = conformed(program, graph)
     return ModelPlan(made, program, table, None if program.has_loss else kind_of_call(model, args, kwargs or {}))
+
+
+def _devices(cluster: str | Cluster) -> Cluster:
+    return parse_cluster(cluster) if isinstance(cluster, str) else cluster
 
 
 def place_graph(
@@ -246,9 +250,8 @@ def place(target: Any = None, **options: Any) -> Any:
     tensorflow = Reporting(_tensorflow_planner(options), reporter)
 
     def devices() -> int:
-        cluster = options.get("cluster", "local")
         with suppress(BaechiError):  # the first call says what is wrong with it
-            return len(parse_cluster(cluster) if isinstance(cluster, str) else cluster)
+            return len(_devices(options.get("cluster", "local")))
         return 1
 
     def placed(found: Any) -> Any:
@@ -290,10 +293,9 @@ def _tensorflow_planner(options: Mapping[str, Any]) -> "TensorFlowPlanner":
                 raise BaechiError("B108", what, help=f"leave {option}= out")
         if like is not None and (found := _placed_like(program.graph, like, options)) is not None:
             return found
-        cluster = options.get("cluster", "local")
         return place_graph(
             program.graph,
-            parse_cluster(cluster) if isinstance(cluster, str) else cluster,
+            _devices(options.get("cluster", "local")),
             options.get("placer", "auto"),
             options={"budget": options["budget"]} if "budget" in options else {},
             seed=options.get("seed", 0),

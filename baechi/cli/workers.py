@@ -46,7 +46,7 @@ def start_workers(plan: "Plan", target: "Target", order: "Order") -> "tuple[Repo
             worker dies, or what the first worker that fails raises.
     """
     from baechi.backends.pytorch.executor import torch_devices
-    from baechi.backends.pytorch.workers.emit import ranks_of
+    from baechi.backends.pytorch.workers.whole import ranks_of
     from baechi.backends.pytorch.workers.world import World, host_store
     from baechi.jobs.pytorch import torch_program
     from baechi.profile.run import check_memory

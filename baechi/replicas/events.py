@@ -175,9 +175,10 @@ class Simulator:
         world.__dict__.update(state, _make=make, _step=step)
         return world
 
-    def _at(self, at: float, kind: str, peer: int, *, data: Any = None) -> None:
+    def _at(self, at: float, kind: str, peer: int, *, data: Any = None, life: int | None = None) -> None:
         self._number += 1
-        heapq.heappush(self._queue, Event(at, self._number, kind, peer, self.lives[peer], data))
+        life = self.lives[peer] if life is None else life
+        heapq.heappush(self._queue, Event(at, self._number, kind, peer, life, data))
 
     def _happens(self, event: Event) -> None:
         i = event.peer
@@ -243,7 +244,7 @@ class Simulator:
     def _travel(self, a: int, b: int, message: Message, deadline: float) -> float | None:
         """When a message arrives; None when it never does, or too late."""
         c = self.conditions
-        nbytes = _MESSAGE_BYTES + (message.snapshot.nbytes if message.snapshot is not None else 0)
+        nbytes = _MESSAGE_BYTES + message.nbytes
         self.counts["sent"] += 1
         self.counts["bytes"] += nbytes
         at = self.now + c.latency.sample(self._rng)
@@ -266,7 +267,7 @@ class Simulator:
         to = request.to
         if not self.up[to]:
             self.counts["down"] += 1
-            self._later(sender, life, request.deadline, "timeout", to)
+            self._at(request.deadline, "timeout", sender, data=to, life=life)
             return
         self.counts["delivered"] += 1
         answer = self.peers[to].receive(request.message, self.now)
@@ -279,13 +280,9 @@ class Simulator:
             return
         at = self._travel(to, sender, answer, request.deadline)
         if at is None:
-            self._later(sender, life, request.deadline, "timeout", to)
+            self._at(request.deadline, "timeout", sender, data=to)
         else:
-            self._later(sender, life, at, "answer", answer)
-
-    def _later(self, peer: int, life: int, at: float, kind: str, data: Any) -> None:
-        self._number += 1
-        heapq.heappush(self._queue, Event(at, self._number, kind, peer, life, data))
+            self._at(at, "answer", sender, data=answer)
 
     def _answer(self, i: int, answer: Message) -> None:
         self.counts["delivered"] += 1

@@ -67,6 +67,11 @@ class Message(NamedTuple):
     sender: int
     snapshot: Snapshot | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the model in it."""
+        return 0 if self.snapshot is None else self.snapshot.nbytes
+
 
 class Envelope(NamedTuple):
     """A message and whom it is for."""

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from baechi.api import timeline_of
 from baechi.backends.plans import plan_in_program_order
-from baechi.backends.pytorch.workers.emit import make_parts, ranks_of
+from baechi.backends.pytorch.workers.emit import make_parts
 from baechi.backends.pytorch.workers.part import Layout, Part, pack, unpack
+from baechi.backends.pytorch.workers.whole import ranks_of
 from baechi.backends.pytorch.workers.worker import Worker
 from baechi.errors import BaechiError
 from baechi.frontends.pytorch import capture

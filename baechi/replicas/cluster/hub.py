@@ -157,7 +157,7 @@ class Hub:
             if self._carried is None:
                 return None
             answer = self._hear(message)
-            self._history.sent += _nbytes(answer)
+            self._history.sent += 0 if answer is None else answer.nbytes
             return answer
 
     def put_on_wire(self, nbytes: int) -> None:
@@ -296,14 +296,10 @@ class Hub:
         took = time.monotonic() - began
         with self._lock:
             self._history.exchanges += 1
-            self._history.sent += _nbytes(envelope.message)
+            self._history.sent += envelope.message.nbytes
             self._round_trip = took if not self._delays else 0.8 * self._round_trip + 0.2 * took
             self._delays = [*self._delays[-_KEPT_DELAYS:], took]
             if answer is None:
                 self._peer().delivered(envelope.to, self._now())
             else:
                 self._hear(answer)
-
-
-def _nbytes(message: Message | None) -> int:
-    return 0 if message is None or message.snapshot is None else message.snapshot.nbytes

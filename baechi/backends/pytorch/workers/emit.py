@@ -5,32 +5,22 @@ waits for a tensor where it reads it, and sends each tensor as soon as it exists
 receiving go on beside the computing, in the threads of the communication library.
 """
 
-import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
-
-import torch
 
 from baechi.backends.pytorch.calls import CallWriter
 from baechi.backends.pytorch.rewrite import SOURCES, WRITES, alias_root, schedule
 from baechi.backends.pytorch.workers.part import Layout, Part, Wire
+from baechi.backends.pytorch.workers.whole import Step
 from baechi.errors import BaechiError
-from baechi.frontends.pytorch.graph import draws
 from baechi.frontends.pytorch.program import TorchProgram
 from baechi.ir.op import Op
 from baechi.ir.plan import Plan, TransferKey
 from baechi.ir.timeline import Timeline
-from baechi.sim.flow import Flow, control
+from baechi.sim.flow import control
 
-__all__ = ["make_parts", "ranks_of"]
-
-
-def ranks_of(plan: Plan) -> dict[str, int]:
-    """The worker of each device that has anything to do, in the cluster's order."""
-    used = {device for device, ops in plan.order.items() if ops}
-    return {device.name: i for i, device in enumerate(d for d in plan.cluster.devices if d.name in used)}
+__all__ = ["make_parts"]
 
 
 def make_parts(program: TorchProgram, plan: Plan, timeline: Timeline, *, traced: bool = False) -> tuple[Part, ...]:
@@ -50,7 +40,7 @@ def make_parts(program: TorchProgram, plan: Plan, timeline: Timeline, *, traced:
             "B606", "the step has no loss, and workers run whole steps", help="capture it with a loss and an optimiser"
         )
     schedule(program.graph, plan)
-    step = _Step(program, plan, timeline, control(program.graph, plan, timeline))
+    step = Step(program, plan, timeline, control(program.graph, plan, timeline))
     writers = [_Writer(step, device) for device in step.ranks]
     parts = tuple(writer.part() for writer in writers)
     if traced:
@@ -81,66 +71,10 @@ def _check_end(scripts: Sequence[Sequence[tuple[str, int]]]) -> None:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Step:
-    """What all parts are cut from."""
-
-    program: TorchProgram
-    plan: Plan
-    timeline: Timeline
-    flows: Mapping[str, Flow]
-
-    @cached_property
-    def ranks(self) -> dict[str, int]:
-        return ranks_of(self.plan)
-
-    @cached_property
-    def number(self) -> dict[TransferKey, int]:
-        """The transfers as flow control orders them: as they begin, which is not the plan's order on parallel lanes."""
-        return {(s.tensor, s.source, s.destination): i for i, s in enumerate(self.timeline.transfers)}
-
-    @cached_property
-    def random(self) -> tuple[str, ...]:
-        """The ops that draw random numbers, in their order."""
-        nodes, order = self.program.nodes, self.program.graph.order
-        names = [self.program.graph.ops[i].name for i in order]
-        return tuple(name for name in names if nodes.get(name) and draws(nodes[name][0]))
-
-    @cached_property
-    def results(self) -> tuple[str, ...]:
-        tensors = self.program.graph.tensor
-        kept = [t for t in self.program.gradients.values() if tensors[t].keep]
-        return tuple(dict.fromkeys(t for t in (*self.program.outputs, *kept) if t is not None))
-
-    @cached_property
-    def pairs(self) -> tuple[tuple[int, int], ...]:
-        if any(self.place(device).type != "cuda" for device in self.ranks):
-            return ()
-        return tuple(sorted({(self.ranks[a], self.ranks[b]) for _, a, b in self.plan.transfers}))
-
-    def device_of(self, tensor: str) -> str:
-        return self.plan.device[self.program.graph.producer[tensor].name]
-
-    def place(self, device: str) -> torch.device:
-        """The torch device of a worker, numbered within its machine."""
-        mine = self.plan.cluster.device[device]
-        if mine.backend == "cpu":
-            return torch.device("cpu")
-        local = [d for d in self.plan.cluster.devices if d.host == mine.host and d.backend == mine.backend]
-        return torch.device(mine.backend, [d.name for d in local].index(device))
-
-    def cores(self, device: str) -> tuple[int, int]:
-        """The first core of a worker, and how many all workers of its machine take."""
-        host = self.plan.cluster.device[device].host
-        local = [d for d in self.plan.cluster.devices if d.host == host and d.name in self.ranks and d.backend == "cpu"]
-        before = itertools.takewhile(lambda d: d.name != device, local)
-        return sum(d.threads for d in before), sum(d.threads for d in local)
-
-
 class _Writer(CallWriter):
     """Writes the source of one device; with stamps, a call of ``NOW`` before and after each op that is carried out."""
 
-    def __init__(self, step: _Step, device: str, *, stamps: bool = False) -> None:
+    def __init__(self, step: Step, device: str, *, stamps: bool = False) -> None:
         super().__init__(step.program, {device: step.place(device)}, {}, {device: ""})
         self.step, self.device, self.stamps = step, device, stamps
         self.order = step.plan.order[device]
