@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from baechi.errors import BaechiError
+from baechi.models._sentences import sentences
 from baechi.models.base import ModelSpec, layer_index
 
 __all__ = ["GNMT", "loss", "spec"]
@@ -212,10 +213,7 @@ def spec(*, length: int = 40, layers: int = 4, units: int = 512, vocab: int = 30
         raise BaechiError("B102", f"option 'layers' of model 'gnmt' is {layers}", help="write 2 or more")
 
     def example(batch: int, seed: int = 0) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        source = torch.randint(vocab, (batch, length), generator=generator)
-        target = torch.randint(vocab, (batch, length + 1), generator=generator)
-        return (source, target[:, :-1].contiguous()), target[:, 1:].contiguous()
+        return sentences(vocab, length, batch, seed)
 
     def expert(path: str, devices: int) -> int | None:
         part, _, rest = path.partition(".")

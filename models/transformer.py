@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from baechi.errors import BaechiError
+from baechi.models._sentences import sentences
 from baechi.models.base import ModelSpec
 
 __all__ = ["Transformer", "loss", "spec"]
@@ -230,10 +231,7 @@ def spec(
         )
 
     def example(batch: int, seed: int = 0) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        source = torch.randint(vocab, (batch, length), generator=generator)
-        target = torch.randint(vocab, (batch, length + 1), generator=generator)
-        return (source, target[:, :-1].contiguous()), target[:, 1:].contiguous()
+        return sentences(vocab, length, batch, seed)
 
     def expert(path: str, devices: int) -> int | None:
         return {"encoder": 0, "decoder": min(1, devices - 1), "": min(1, devices - 1)}.get(path.partition(".")[0])
