@@ -13,6 +13,7 @@ from baechi.cli.workers import be_worker, is_worker, start_workers
 
 if TYPE_CHECKING:
     from baechi.ir.plan import Plan
+    from baechi.profile.apart import Order, Report
     from baechi.profile.measured import Measured
     from baechi.profile.profiled import Profiled
     from baechi.target import Target
@@ -42,13 +43,14 @@ class Carrier(NamedTuple):
         keeps_checkpoints: whether its processes do.
         run: trains a plan's target with a process for each device, by the arguments of `baechi run`; None in a process
             that has nothing to say.
-        profile: trains a step and notes when each op and transfer ran, by the arguments of `baechi profile`.
+        profile: trains the step and notes when each op and transfer ran, by the arguments of `baechi profile`; None in a
+            process that has nothing to say. The step is asked for where something is said.
     """
 
     in_threads: bool
     keeps_checkpoints: bool
     run: "Callable[[Plan, argparse.Namespace], Ran | None]"
-    profile: "Callable[[PlannedStep, argparse.Namespace], Profiled]"
+    profile: "Callable[[Plan, Callable[[], PlannedStep], argparse.Namespace], tuple[PlannedStep, Profiled] | None]"
 
 
 def _run_workers(plan: "Plan", args: argparse.Namespace) -> Ran | None:
@@ -63,28 +65,45 @@ def _run_workers(plan: "Plan", args: argparse.Namespace) -> Ran | None:
         every=args.every or args.steps + args.warmup,
         resume=args.resume,
     )
-    if is_worker():
-        target = named_target(plan) if os.environ["RANK"] != "0" else saved_target(plan)
-        reports = be_worker(plan, target, order)
-        if reports is None:
-            return None
-    else:
-        target = saved_target(plan)
-        note_load()
-        reports = start_workers(plan, target, order)
+    if _follow(plan, order):
+        return None
+    target = saved_target(plan)
+    reports = _lead(plan, target, order)
     return Ran(target, measured_of(reports), {report.device: report.parameters for report in reports})
 
 
-def _profile_workers(step: PlannedStep, args: argparse.Namespace) -> "Profiled":
+def _profile_workers(
+    plan: "Plan", load: Callable[[], PlannedStep], args: argparse.Namespace
+) -> "tuple[PlannedStep, Profiled] | None":
     from baechi.profile.apart import Order, measured_of
     from baechi.profile.profiled import profiled
     from baechi.profile.traced import busy_times, timelines
 
-    order = Order(step.plan.target, args.steps, args.warmup, args.seed, traced=True)
-    reports = start_workers(step.plan, step.target, order)
+    order = Order(plan.target, args.steps, args.warmup, args.seed, traced=True)
+    if _follow(plan, order):
+        return None
+    step = load()
+    reports = _lead(plan, step.target, order)
     notes = {report.device: report.notes for report in reports if report.notes is not None}
-    traced = timelines(step.graph, step.plan, notes)
-    return profiled(step.graph, step.plan, measured_of(reports), traced, busy_times(notes))
+    traced = timelines(step.graph, plan, notes)
+    return step, profiled(step.graph, plan, measured_of(reports), traced, busy_times(notes))
+
+
+def _follow(plan: "Plan", order: "Order") -> bool:
+    """Be one of torchrun's workers that do not lead; False in any other process."""
+    if not is_worker() or os.environ["RANK"] == "0":
+        return False
+    be_worker(plan, named_target(plan), order)
+    return True
+
+
+def _lead(plan: "Plan", target: "Target", order: "Order") -> "tuple[Report, ...]":
+    """What all workers report: torchrun's to its first, else those that are started here."""
+    reports = be_worker(plan, target, order) if is_worker() else None
+    if reports is None:
+        note_load()
+        reports = start_workers(plan, target, order)
+    return reports
 
 
 def _run_servers(plan: "Plan", args: argparse.Namespace) -> Ran:
@@ -102,15 +121,19 @@ def _run_servers(plan: "Plan", args: argparse.Namespace) -> Ran:
             return Ran(target, job.train(target.program, plan, **options, devices=devices))
 
 
-def _profile_logical(step: PlannedStep, args: argparse.Namespace) -> "Profiled":
+def _profile_logical(
+    plan: "Plan", load: Callable[[], PlannedStep], args: argparse.Namespace
+) -> "tuple[PlannedStep, Profiled]":
     from baechi.jobs.tf import TensorFlowJob
     from baechi.profile.profiled import profiled
 
-    plan, job, program = step.plan, step.target.code, step.target.program
+    step = load()
+    job, program = step.target.code, step.target.program
     assert isinstance(job, TensorFlowJob)  # the job says so
     options = {"steps": args.steps, "warmup": args.warmup, "seed": args.seed}
     with progress(f"training {step.target.name}"):
-        return profiled(step.graph, plan, job.train(program, plan, **options), job.trace(program, plan, **options))
+        measured, traced = job.train(program, plan, **options), job.trace(program, plan, **options)
+    return step, profiled(step.graph, plan, measured, traced)
 
 
 _PYTORCH = Carrier(False, True, _run_workers, _profile_workers)

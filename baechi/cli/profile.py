@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from baechi.cli.arguments import (
@@ -17,8 +18,11 @@ from baechi.cli.output import emit, emit_json, say
 from baechi.cli.place import placed
 from baechi.cli.saved import PlannedStep, is_saved, planned
 from baechi.cli.subject import load_subject, restart_tuned
+from baechi.cli.workers import is_worker
+from baechi.errors import BaechiError
 
 if TYPE_CHECKING:
+    from baechi.ir.plan import Plan
     from baechi.profile.profiled import Profiled
 
 __all__ = ["configure", "execute"]
@@ -38,12 +42,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Run, keep, and print what was measured beside what was predicted."""
     restart_tuned(args)
+    if is_worker() and not is_saved(args.target):
+        what = "torchrun's workers run a plan, and none of them is to make it"
+        raise BaechiError("B108", what, help="place it first, with -o FILE, and profile that file")
     from baechi.files import write_atomic
     from baechi.profile.profiled import profile_dict
     from baechi.report.profile_text import profile_text
 
-    step = planned(args.target, args.table) if is_saved(args.target) else _placed(args)
-    found = carrier_of(step.target.code.framework).profile(step, args)
+    plan, load = _saved(args) if is_saved(args.target) else _placed(args)
+    ran = carrier_of(plan.target.get("framework")).profile(plan, load, args)
+    if ran is None:
+        return 0
+    step, found = ran
     if args.output:
         write_atomic(args.output, json.dumps(profile_dict(step.plan, found)) + "\n")
         say(f"wrote {args.output}")
@@ -56,7 +66,13 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _placed(args: argparse.Namespace) -> PlannedStep:
+def _saved(args: argparse.Namespace) -> "tuple[Plan, Callable[[], PlannedStep]]":
+    from baechi.report.files import read_step
+
+    return read_step(args.target).plan, lambda: planned(args.target, args.table)
+
+
+def _placed(args: argparse.Namespace) -> "tuple[Plan, Callable[[], PlannedStep]]":
     """The step of a target, placed."""
     from baechi.api import timeline_of
     from baechi.passes.lighten import Lighten
@@ -65,7 +81,8 @@ def _placed(args: argparse.Namespace) -> PlannedStep:
     subject = load_subject(args)
     graph, plan = placed(args, subject, options)
     target = subject.target.lightened(Lighten.of(plan.target))
-    return PlannedStep(plan, target, graph, timeline_of(graph, plan, subject.table), subject.table)
+    step = PlannedStep(plan, target, graph, timeline_of(graph, plan, subject.table), subject.table)
+    return plan, lambda: step
 
 
 def _update_table(path: str | None, found: "Profiled") -> None:

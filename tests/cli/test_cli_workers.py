@@ -213,7 +213,7 @@ def torchrun(environment: dict[str, str], nodes: int, each: int, *argv: object) 
     """Exit code, output and messages of each of so many agents on this machine."""
     port = free_port()
     options = ["--nnodes", nodes, "--nproc-per-node", each, "--rdzv-backend", "c10d", "--rdzv-id", "baechi"]
-    options += ["--rdzv-endpoint", f"127.0.0.1:{port}", "-m", "baechi", "run", *argv]
+    options += ["--rdzv-endpoint", f"127.0.0.1:{port}", "-m", "baechi", *argv]
     command = [sys.executable, "-m", "torch.distributed.run", *map(str, options)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     agents = [subprocess.Popen(command, start_new_session=True, **pipes) for _ in range(nodes)]
@@ -227,14 +227,32 @@ def torchrun(environment: dict[str, str], nodes: int, each: int, *argv: object) 
 
 
 def test_torchrun_on_two_nodes(transformer: Path, environment: dict[str, str]) -> None:
-    ran = torchrun(environment, 2, 2, transformer, "--json", "--steps", 2)
+    ran = torchrun(environment, 2, 2, "run", transformer, "--json", "--steps", 2)
     assert [code for code, _, _ in ran] == [0, 0], ran
     (text,) = [out for _, out, _ in ran if out]  # one worker of all prints
     assert json.loads(text)["losses"] == pytest.approx(plain_losses(transformer, 3), rel=1e-5)
 
 
+def test_torchrun_profiles(mlp: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    profile, table = tmp_path / "step.json", tmp_path / "ops.json"
+    options = ("--steps", 2, "--warmup", 1, "-o", profile, "--json")
+    ((code, out, err),) = torchrun({**environment, "BAECHI_CACHE": str(tmp_path)}, 1, 2, "profile", mlp, *options)
+    assert code == 0, err
+    found = json.loads(out)  # one worker of all prints
+    assert found == json.loads(profile.read_text())
+    assert {span[1] for span in found["timeline"]["ops"]} == {"cpu:0", "cpu:1"}
+    assert found["losses"][:1] == pytest.approx(plain_losses(mlp, 1), rel=1e-5)
+    assert json.loads(table.read_text())["seconds"]["cpu"] == found["ops"]["cpu"]
+
+
+def test_torchrun_profiles_plans_only(environment: dict[str, str]) -> None:
+    ((code, out, err),) = torchrun(environment, 1, 2, "profile", "models:mlp", "--cluster", "2x2GiB")
+    assert (code, out) == (1, "")
+    assert "error[B108]: torchrun's workers run a plan" in err
+
+
 def test_torchrun_with_a_wrong_number_of_workers(mlp: Path, environment: dict[str, str]) -> None:
-    ((code, out, err),) = torchrun(environment, 1, 3, mlp, "--json", "--steps", 1)
+    ((code, out, err),) = torchrun(environment, 1, 3, "run", mlp, "--json", "--steps", 1)
     assert (code, out) == (1, "")
     (line,) = [line for line in err.splitlines() if "error[B" in line]
     assert "error[B618]: the plan needs 2 workers (cpu:0, cpu:1), 3 were started" in line
