@@ -24,6 +24,15 @@ VISION: Mapping[str, Any] = {
     "num_labels": 5,
 }
 STAGES: Mapping[str, Any] = {"num_labels": 5, "depths": [1, 1], "hidden_sizes": [8, 16]}
+SWIN: Mapping[str, Any] = {
+    "image_size": 32,
+    "patch_size": 4,
+    "embed_dim": 8,
+    "depths": [2, 2],
+    "num_heads": [2, 4],
+    "window_size": 4,
+    "num_labels": 5,
+}
 MOE: Mapping[str, Any] = {
     **TEXT,
     "num_experts": 4,
@@ -180,32 +189,8 @@ MODELS: Mapping[str, tuple[str, Mapping[str, Any], Example]] = {
         _segments,
     ),
     "siglip": ("SiglipModel", {"text_config": {**TEXT, "projection_size": 32}, "vision_config": VISION}, _pairs),
-    "swin": (
-        "SwinForImageClassification",
-        {
-            "image_size": 32,
-            "patch_size": 4,
-            "embed_dim": 8,
-            "depths": [2, 2],
-            "num_heads": [2, 4],
-            "window_size": 4,
-            "num_labels": 5,
-        },
-        _image,
-    ),
-    "swinv2": (
-        "Swinv2ForImageClassification",
-        {
-            "image_size": 32,
-            "patch_size": 4,
-            "embed_dim": 8,
-            "depths": [2, 2],
-            "num_heads": [2, 4],
-            "window_size": 4,
-            "num_labels": 5,
-        },
-        _image,
-    ),
+    "swin": ("SwinForImageClassification", SWIN, _image),
+    "swinv2": ("Swinv2ForImageClassification", SWIN, _image),
     "timesformer": ("TimesformerForVideoClassification", {**VISION, "num_frames": 2}, _video),
     "vit": ("ViTForImageClassification", VISION, _image),
     "vit-mae": (

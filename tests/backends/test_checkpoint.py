@@ -1,10 +1,8 @@
 """Checkpoints: what one placement saves, another reads; they are whole or absent."""
 
-import multiprocessing as mp
 import os
 import pickle
 import signal
-import socket
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,13 +13,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint import filesystem
-from torch.profiler import ProfilerActivity, profile
 
 from baechi.backends.pytorch.checkpoint import Shard, load, save
 from baechi.backends.pytorch.contents import contents
 from baechi.backends.pytorch.statefile import export, load_plain
 from baechi.backends.pytorch.steps import latest, prune, step_directory
 from baechi.errors import BaechiError
+from tests.backends.apart import exit_codes, free_port
+from tests.backends.peaks import peak
 
 TIED = {"head.weight": "embed.weight"}
 
@@ -93,13 +92,6 @@ def assert_same(got: Shard, wanted: Shard) -> None:
     assert_equal(got.rng, whole().rng)
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
-
-
 def _process(rank: int, size: int, port: int, act: Callable[..., None], args: tuple[Any, ...]) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
@@ -110,17 +102,9 @@ def _process(rank: int, size: int, port: int, act: Callable[..., None], args: tu
 
 def spawn(size: int, act: Callable[..., None], *args: Any) -> list[int | None]:
     """Run it in processes of one gloo group; their exit codes."""
-    context, port = mp.get_context("forkserver"), free_port()
-    context.set_forkserver_preload(["torch.distributed.checkpoint", "torch._dynamo"])
-    processes = [context.Process(target=_process, args=(rank, size, port, act, args)) for rank in range(size)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    codes = [process.exitcode for process in processes]
-    for process in processes:
-        process.kill()
-    return codes
+    port = free_port()
+    preload = ["torch.distributed.checkpoint", "torch._dynamo"]
+    return exit_codes(_process, [(rank, size, port, act, args) for rank in range(size)], preload)
 
 
 def save_part(rank: int, size: int, directory: Path) -> None:
@@ -280,18 +264,6 @@ def test_export_reads_as_a_plain_state_dict(tmp_path: Path) -> None:
     assert "transient" in torch.load(path, weights_only=True)
     assert code(lambda: export(directory, path, keys=["nothing"]))[0] == "B612"
     assert code(lambda: export(directory, tmp_path / "none" / "plain.pt"))[0] == "B614"
-
-
-def peak(run: Callable[[], object]) -> int:
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
-        kept = run()
-    held = most = 0
-    events = [e for e in measured.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    del kept
-    return most
 
 
 def test_memory_of_export_and_load_is_that_of_a_tensor(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 import baechi.models.base as models
 from baechi.backends.pytorch.materialize import materialize, record
 from baechi.errors import BaechiError
 from baechi.frontends.pytorch import capture
 from baechi.frontends.pytorch.modules import find_weights
+from tests.backends.peaks import peak
 
 SIZES = {
     "gnmt": {"layers": 2, "units": 16, "vocab": 50},
@@ -234,19 +234,6 @@ def test_an_unknown_name() -> None:
     with pytest.raises(BaechiError) as error:
         materialize(lambda: nn.Linear(2, 2), ["weights"])
     assert error.value.code == "B612"
-
-
-def peak(run: Callable[[], object]) -> int:
-    """Most bytes that torch's CPU allocator holds during the call, above those held before it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
-        kept = run()
-    held = most = 0
-    events = [e for e in measured.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    del kept
-    return most
 
 
 def test_memory_is_the_named_tensors_and_one_more() -> None:

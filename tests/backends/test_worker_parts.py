@@ -2,10 +2,8 @@
 
 import copy
 import importlib.util
-import multiprocessing as mp
 import random
 import re
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from baechi.frontends.pytorch.program import TorchProgram
 from baechi.ir.cluster import Cluster, Device, Link
 from baechi.ir.graph import Graph
 from baechi.ir.plan import Plan
+from tests.backends.apart import exit_codes, free_port
 
 _spec = importlib.util.spec_from_file_location("same_numbers", Path(__file__).with_name("test_same_numbers.py"))
 assert _spec is not None
@@ -140,13 +139,6 @@ CASES = (
 )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def work(rank: int, port: int, jobs: list[tuple[list[bytes], dict[str, Tensor], list[Tensor]]], out: Path) -> None:
     """One of the processes: its part of one job after the other."""
     torch.set_num_threads(1)
@@ -186,16 +178,9 @@ def outcomes(
         state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         plain = {name: t.detach().clone() for name, t in state.items()}
         jobs.append(([pack(part) for part in parts[case]], plain, [x, models.TARGET]))
-    context, port = mp.get_context("forkserver"), free_port()
-    context.set_forkserver_preload(["baechi.backends.pytorch.workers.worker"])
-    processes = [context.Process(target=work, args=(rank, port, jobs, out)) for rank in range(PROCESSES)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    codes = [process.exitcode for process in processes]
-    for process in processes:
-        process.kill()
+    port = free_port()
+    each = [(rank, port, jobs, out) for rank in range(PROCESSES)]
+    codes = exit_codes(work, each, ["baechi.backends.pytorch.workers.worker"])
     assert codes == [0] * PROCESSES
     per_rank = [torch.load(out / f"{rank}.pt") for rank in range(PROCESSES)]
     return {case: [done[i] for done in per_rank if done[i]] for i, case in enumerate(CASES)}

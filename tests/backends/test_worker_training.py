@@ -2,9 +2,7 @@
 
 import importlib.util
 import json
-import multiprocessing as mp
 import random
-import socket
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from baechi.backends.pytorch.workers.world import World
 from baechi.errors import BaechiError
 from baechi.frontends.pytorch import capture
 from baechi.ir.cluster import Cluster, Device, Link
+from tests.backends.apart import exit_codes, free_port
 
 _spec = importlib.util.spec_from_file_location("same_numbers", Path(__file__).with_name("test_same_numbers.py"))
 assert _spec is not None
@@ -87,21 +86,10 @@ def work(rank: int, port: int, parts: list[bytes], root: Path, steps: int, resum
 
 def run(count: int, seed: int, root: Path, steps: int, *, resume: bool) -> list[float]:
     """The losses of so many processes under a plan of that seed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    parts, context = packed(count, seed), mp.get_context("forkserver")
+    parts, port = packed(count, seed), free_port()
     assert len(parts) == count
-    context.set_forkserver_preload(["baechi.backends.pytorch.workers.training"])
-    processes = [context.Process(target=work, args=(rank, port, parts, root, steps, resume)) for rank in range(count)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    codes = [process.exitcode for process in processes]
-    for process in processes:
-        process.kill()
-    assert codes == [0] * count
+    each = [(rank, port, parts, root, steps, resume) for rank in range(count)]
+    assert exit_codes(work, each, ["baechi.backends.pytorch.workers.training"], 60) == [0] * count
     losses: list[float] = json.loads(root.with_suffix(".json").read_text(encoding="utf-8"))
     return losses
 
