@@ -67,7 +67,7 @@ class Draco(Holder):
         self._buffer: Arrays | None = None
         self._received: Counter[int] = Counter()
         self._period = 0  # the last whose hub was drawn
-        self._pushed: dict[int, Snapshot] = {}
+        self._sent: dict[int, Snapshot] = {}
 
     def learned(self, arrays: Arrays, since: Arrays, now: float) -> Sequence[Envelope]:
         """The update takes effect here at once, and waits in the send buffer for the transmission clock."""
@@ -96,7 +96,7 @@ class Draco(Holder):
     def receive(self, message: Message, now: float) -> Message | None:
         """Add a share of what came, unless it is too old or over the cap."""
         if message.kind == "ask":
-            return None if self.joining else Message("give", self.peer, self._sent(self.arrays, now))
+            return None if self.joining else Message("give", self.peer, self._snapshot(self.arrays, now))
         snapshot = message.snapshot
         if snapshot is None or self._refuses(message.kind, snapshot, now):
             return None
@@ -108,12 +108,12 @@ class Draco(Holder):
 
     def delivered(self, to: int, now: float) -> None:
         """A message came through, and there is no answer to it."""
-        self._pushed.pop(to, None)
+        self._sent.pop(to, None)
 
     def lost(self, to: int, now: float) -> None:
         """A broadcast is not repeated; a share that was pushed comes back."""
         self.guard.count(to, "dropped")
-        share = self._pushed.pop(to, None)
+        share = self._sent.pop(to, None)
         if share is not None:
             self._add(share.arrays, share.weight)
 
@@ -135,19 +135,19 @@ class Draco(Holder):
         return self._to(self._targets, "update", buffer, now)
 
     def _to(self, peers: Iterable[int], kind: str, arrays: Arrays, now: float) -> list[Envelope]:
-        message = Message(kind, self.peer, self._sent(arrays, now))
+        message = Message(kind, self.peer, self._snapshot(arrays, now))
         return [Envelope(j, message) for j in peers]
 
     def _push(self, now: float) -> list[Envelope]:
         """Equal shares to those whose last one came through, and to itself."""
-        free = [j for j in self._targets if j not in self._pushed]
+        free = [j for j in self._targets if j not in self._sent]
         share = 1.0 / (len(free) + 1)
         sent = _times(self._model, share)
         weight = self._weight * share
         for j in free:
-            self._pushed[j] = self._sent(sent, now, weight)
+            self._sent[j] = self._snapshot(sent, now, weight)
             self._add(_times(sent, -1.0), -weight)
-        return [Envelope(j, Message("push", self.peer, self._pushed[j])) for j in free]
+        return [Envelope(j, Message("push", self.peer, self._sent[j])) for j in free]
 
     def _is_hub(self, now: float) -> bool:
         """Whether this peer was drawn for a period that went by since it was looked at last."""

@@ -192,7 +192,7 @@ class Gossip(Holder):
 
     def snapshot(self, now: float) -> Snapshot:
         """The model as it is, to be sent; each is another message."""
-        return self._sent(self.arrays, now)
+        return self._snapshot(self.arrays, now)
 
     def _message(self, to: int, now: float) -> Message:
         if self.joining or self.options.rule is not None or self.options.mixing == "pull":
@@ -202,7 +202,7 @@ class Gossip(Holder):
             self._asked[to] = sent = self.snapshot(now)
             return Message("swap", self.peer, sent)
         half: Arrays = tuple((a * 0.5).astype(a.dtype, copy=False) for a in self._model)
-        self._asked[to] = sent = self._sent(half, now, self._weight * 0.5)
+        self._asked[to] = sent = self._snapshot(half, now, self._weight * 0.5)
         self._model = tuple(a - h for a, h in zip(self._model, half, strict=True))
         self._weight -= sent.weight
         return Message("push", self.peer, sent)

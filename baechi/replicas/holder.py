@@ -59,7 +59,7 @@ class Holder:
     def _add(self, change: Change, weight: float = 0.0) -> None:
         self._model, self._weight = plus(self._model, change), self._weight + weight
 
-    def _sent(self, arrays: Arrays, now: float, weight: float = 1.0) -> Snapshot:
+    def _snapshot(self, arrays: Arrays, now: float, weight: float = 1.0) -> Snapshot:
         """Something to send; each is another message."""
         self._serial += 1
         known = dict(self.reflects)
