@@ -8,10 +8,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from baechi.ir.graph import Graph
 from baechi.ir.op import PHASES, Op, Phase, Tensor
+
+settings.register_profile("untimed", deadline=None)  # how long a test takes says more about the machine
+settings.load_profile("untimed")
 
 
 @st.composite

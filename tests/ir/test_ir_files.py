@@ -142,7 +142,7 @@ def places(value: Any, prefix: str = "") -> list[str]:
     return [p for key, child in children for p in (f"{prefix}{key}", *places(child, f"{prefix}{key}/"))]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_change_is_a_plan_or_a_user_error(data: st.DataObject) -> None:
     for whole, read in ((PLAN, plan_from_dict), (GRAPH, graph_from_dict)):

@@ -137,14 +137,14 @@ def graphs(draw: st.DrawFn) -> Graph:
     return Graph(tuple(ops), draw(names), draw(plain))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(plans())
 def test_a_plan_survives_text_and_json(plan: Plan) -> None:
     assert parse_plan(format_plan(plan)) == plan
     assert plan_from_dict(json.loads(json.dumps(plan_to_dict(plan)))) == plan
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(timelines)
 def test_a_timeline_survives_text_and_json(timeline: Timeline) -> None:
     for back in (
@@ -154,7 +154,7 @@ def test_a_timeline_survives_text_and_json(timeline: Timeline) -> None:
         assert (back.ops, back.transfers, back.memory) == (timeline.ops, timeline.transfers, timeline.memory)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(graphs())
 def test_a_graph_survives_json(graph: Graph) -> None:
     back = graph_from_dict(json.loads(json.dumps(graph_to_dict(graph))))
@@ -242,7 +242,7 @@ PLACES = [
 ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from(PLACES) | names, max_size=3), st.integers(0, 40), st.integers(0, 5))
 def test_any_text_is_a_plan_or_a_user_error(lines: list[str], at: int, dropped: int) -> None:
     for text, parse in (

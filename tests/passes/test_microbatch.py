@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baechi.cost import Problem
@@ -61,7 +61,6 @@ def test_no_micro_batches_is_an_error_and_one_is_the_graph() -> None:
         microbatches(STEP, 0)
 
 
-@settings(deadline=None)
 @given(st.data(), st.integers(2, 5))
 def test_work_and_memory_are_those_of_the_whole_batch(training_graphs: Any, data: Any, count: int) -> None:
     graph = data.draw(training_graphs())

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baechi.backends.plans import plan_in_program_order
@@ -66,7 +66,6 @@ def test_a_chain_in_segments_of_its_root_takes_twice_the_root(layers: int) -> No
     assert Single().place(recompute(chain(layers), inner), ONE).predicted.step_seconds == 2 * layers + len(inner)
 
 
-@settings(deadline=None)
 @given(st.integers(2, 14), st.integers(0, 2**32))
 def test_no_choice_of_layers_makes_a_chain_hold_more(layers: int, seed: int) -> None:
     graph, random = chain(layers), Random(seed)
@@ -95,7 +94,6 @@ def test_copies_start_after_the_gradient_and_after_forward_in_any_order() -> Non
     assert [op.name for op in lighter.ops][9:13] == ["f1.again", "f2.again", "f3.again", "b3"]
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_the_step_stays_the_same_step(training_graphs: Any, data: Any) -> None:
     graph = data.draw(training_graphs())

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import networkx as nx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baechi.cost import Problem
@@ -100,7 +100,6 @@ def _views(op: Op) -> bool:
     return len(op.inputs) == 1 and {t.alias_of for t in op.outputs} == set(op.inputs)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_the_sets_are_the_components_of_the_rules(training_graphs: Any, data: Any) -> None:
     graph = data.draw(training_graphs())

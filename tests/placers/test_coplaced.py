@@ -8,7 +8,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baechi.cost import Problem
@@ -181,7 +181,6 @@ def test_a_saved_view_stays_with_its_maker_not_with_its_backward_reader() -> Non
     assert _group(placed, "saved") == _group(placed, "a") != _group(placed, "a_backward")
 
 
-@settings(deadline=None)
 @given(st.data(), st.sampled_from([0.0, 0.5, 3.0, 50.0]), st.sampled_from([0.1, 1.0]))
 def test_hard_groups_are_never_split_and_costs_are_untouched(
     training_graphs: Any, data: Any, send: float, limit: float
@@ -195,7 +194,6 @@ def test_hard_groups_are_never_split_and_costs_are_untouched(
     )
 
 
-@settings(deadline=None)
 @given(st.data(), st.sampled_from([0.5, 3.0, 50.0]))
 def test_groups_without_hard_groups_stay_within_the_limit(training_graphs: Any, data: Any, send: float) -> None:
     graph = _sent(data.draw(training_graphs(grouped=False)), send)

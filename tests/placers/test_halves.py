@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baechi.cost import Problem
@@ -32,7 +32,6 @@ def _half(graph: Graph) -> Half:
     return half
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_every_op_gets_a_device_and_no_group_is_split(training_graphs: Any, data: Any) -> None:
     graph = data.draw(training_graphs())
@@ -43,7 +42,6 @@ def test_every_op_gets_a_device_and_no_group_is_split(training_graphs: Any, data
         assert len({home[host[op.name]] for op in ops}) == 1
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_ungrouped_backward_ops_sit_with_their_twins(training_graphs: Any, data: Any) -> None:
     graph = data.draw(training_graphs(grouped=False))
@@ -53,7 +51,6 @@ def test_ungrouped_backward_ops_sit_with_their_twins(training_graphs: Any, data:
             assert host[op.name] == op.forward
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_charging_conserves_every_sum(training_graphs: Any, data: Any) -> None:
     graph = data.draw(training_graphs())
@@ -62,7 +59,6 @@ def test_charging_conserves_every_sum(training_graphs: Any, data: Any) -> None:
     assert half.arrays.persistent.sum() == a.persistent.sum()
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_the_half_is_the_graph_of_its_ops(training_graphs: Any, data: Any) -> None:
     """Reads, sizes and groups are those of a graph with the other ops left out."""

@@ -127,7 +127,7 @@ def small(seed: int, n: int, zero_cost: float) -> Graph:
     return Graph(tuple(ops))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(1, 14),

@@ -109,7 +109,7 @@ def test_slow_devices_get_less() -> None:
     assert load.max() <= 1.3 * problem.arrays.ticks.min(axis=1).sum() / 1e12 * 3 / 4
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(2, 4), st.integers(2, 4))
 def test_every_schedule_of_any_graph_runs(seed: int, copies: int, devices: int) -> None:
     graph = microbatches(random_dag(seed, 30), copies)

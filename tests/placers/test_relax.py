@@ -135,7 +135,7 @@ def test_two_children_share_the_favour() -> None:
     assert favourites(*dag, threshold=0.5).child.tolist() == [2, -1, -1]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(dags(), st.sampled_from([0.1, 0.5, 0.9]))
 def test_optimum_is_that_of_highs(dag: Dag, threshold: float) -> None:
     found = favourites(*dag, threshold=threshold)
@@ -177,7 +177,7 @@ def test_a_limit_leaves_a_bound_and_a_gap(limit: int) -> None:
     assert (found.gap > 0) == (limit == 0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(dags(most_nodes=6, most_edges=8))
 def test_no_choice_of_favourites_beats_the_bound(dag: Dag) -> None:
     """On unlimited devices, over every matching: the programme is a relaxation of it."""
@@ -190,7 +190,7 @@ def test_no_choice_of_favourites_beats_the_bound(dag: Dag) -> None:
     assert solve(dag).bound <= min(makespans) * (1 + 1e-6) + 1e-6
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(dags(), st.randoms(use_true_random=False))
 def test_the_order_of_the_edges_does_not_matter(dag: Dag, random: Callable[..., object]) -> None:
     ticks, src, dst, comm = dag

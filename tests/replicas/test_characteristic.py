@@ -66,7 +66,7 @@ def test_the_leading_root_of_an_erlang_delay_is_a_polynomials(shape: int, produc
     assert leading_root(Erlang(shape, 1.0), product).real == pytest.approx(max(roots.real), rel=1e-4)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(st.tuples(st.floats(0.0, 3.0), st.floats(0.1, 1.0)), min_size=1, max_size=6).filter(
         lambda bins: max(t for t, _ in bins) > 0.1

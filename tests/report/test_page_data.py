@@ -137,7 +137,7 @@ def test_plain_data_is_json() -> None:
 
 
 @given(st.integers(0, 60), st.sampled_from(["parallel", "duplex", "sequential"]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_bars_are_the_timeline_and_never_overlap(seed: int, contention: Contention) -> None:
     one = random_dag(seed, 40)
     cluster = Cluster(tuple(Device(f"d:{k}", 1 << 50) for k in range(3)), Link(1e-6, 1e9), contention=contention)

@@ -15,7 +15,7 @@ from baechi.report.trace import check_trace, chrome_trace
 
 
 @given(st.integers(0, 50), st.sampled_from(["parallel", "duplex", "sequential"]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_every_span_is_there_once_and_none_overlap(seed: int, contention: Contention) -> None:
     graph = random_dag(seed, 40)
     cluster = Cluster(tuple(Device(f"d:{k}", 1 << 50) for k in range(3)), Link(1e-6, 1e9), contention=contention)

@@ -118,7 +118,7 @@ def by_hand(sizes: list[int], loose: int, rooms: list[int]) -> bool:
     return True
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.integers(0, 12), max_size=6),
     st.integers(0, 10),

@@ -57,7 +57,7 @@ def ticks(seconds: float) -> int:
     return round(seconds * TICKS)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(graph=graphs, cluster=clusters, seed=st.integers(0, 10**6))
 def test_times_and_peaks_are_those_of_the_reference(
     reference: ModuleType, graph: Graph, cluster: Cluster, seed: int
@@ -85,7 +85,7 @@ def instants(curve: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return [now for before, now in pairwise([(-1, -1), *last]) if now[1] != before[1]]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(graph=graphs, cluster=clusters, seed=st.integers(0, 10**6))
 def test_left_to_itself_it_sends_first_what_is_read_first(
     reference: ModuleType, graph: Graph, cluster: Cluster, seed: int

@@ -216,7 +216,7 @@ def cluster_of(contention: str, link: Link, cap: int = 10**12) -> Cluster:
     return Cluster(tuple(Device(f"d:{i}", cap) for i in range(3)), link, contention=contention)  # type: ignore[arg-type]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(graphs(), st.sampled_from(CONTENTIONS), st.sampled_from(LINKS), st.integers(0, 2**16))
 def test_any_placement_and_order(reference: ModuleType, graph: Graph, contention: str, link: Link, seed: int) -> None:
     check(graph, reference.random_plan(graph, cluster_of(contention, link), seed), seed)

@@ -43,7 +43,7 @@ def graphs(draw: st.DrawFn) -> Graph:
     return Graph(tuple(ops))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(graphs(), st.sampled_from(CONTENTIONS), st.sampled_from([0.0, 1.0]), st.sampled_from(["round-robin", "m-etf"]))
 def test_holders_sum_up_to_the_peak(graph: Graph, contention: str, rate: float, placer: str) -> None:
     link = Link(0.0, 1.0) if rate else Link()

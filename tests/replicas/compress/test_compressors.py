@@ -27,7 +27,7 @@ def normal(size, seed=0, dtype=torch.float64):
     return torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(spec=st.sampled_from(SPECS), size=st.integers(1, 70), more=st.integers(1, 9), double=st.booleans())
 def test_what_is_decoded_has_the_shape_and_the_bytes_that_were_stated(spec, size, more, double):
     v = normal(size + more, size, torch.float64 if double else torch.float32)
@@ -90,7 +90,6 @@ def test_qsgd_bytes_are_the_norms_and_the_bits():
     assert compressor("qsgd:2").nbytes(33, 8) == 2 * 8 + 9
 
 
-@settings(deadline=None)
 @given(bits=st.sampled_from([1, 2, 4, 8]), numbers=st.lists(st.integers(0, 255), min_size=1, max_size=40))
 def test_packing_is_undone(bits, numbers):
     given_numbers = torch.tensor(numbers, dtype=torch.uint8) % 2**bits if bits < 8 else torch.tensor(numbers).byte()

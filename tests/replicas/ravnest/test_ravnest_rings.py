@@ -30,7 +30,7 @@ def whole(stages: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: array for stage in stages for name, array in stage.items()}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 6), st.integers(0, 40), st.integers(0, 1000))
 def test_all_members_get_the_mean_with_the_same_bits(members: int, length: int, seed: int) -> None:
     vectors = list(np.random.default_rng(seed).normal(size=(members, length)).astype(np.float32))
@@ -46,7 +46,7 @@ def test_all_members_get_the_mean_with_the_same_bits(members: int, length: int, 
         assert set(found.sent_bytes) == {2 * (members - 1) * length * 4 // members}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(1, 4))
 def test_clusters_that_cut_a_model_differently_get_its_mean(seed: int, clusters: int) -> None:
     choose = Random(seed)

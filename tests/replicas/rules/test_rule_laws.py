@@ -28,7 +28,7 @@ def _is_unique(rule, X, f):
     return rule != "geometric-median" or X.shape[1] > 1
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(ROUNDS)
 @pytest.mark.parametrize("rule", ALL)
 def test_the_order_of_the_peers_does_not_matter(rule, drawn):
@@ -38,7 +38,7 @@ def test_the_order_of_the_peers_does_not_matter(rule, drawn):
     np.testing.assert_allclose(aggregate(rule, random.permutation(X), f=f), aggregate(rule, X, f=f), atol=1e-9)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(ROUNDS)
 @pytest.mark.parametrize("rule", [rule for rule in ALL if rule != "centered-clipping"])
 def test_moving_and_scaling_all_moves_and_scales_the_result(rule, drawn):
@@ -49,7 +49,7 @@ def test_moving_and_scaling_all_moves_and_scales_the_result(rule, drawn):
     np.testing.assert_allclose(moved, 3.0 * aggregate(rule, X, f=f) + 2.0, atol=1e-8)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(ROUNDS, st.integers(0, 4))
 @pytest.mark.parametrize("rule", ALL)
 def test_not_finite_vectors_are_as_if_never_sent(rule, drawn, count):
@@ -63,7 +63,7 @@ def test_not_finite_vectors_are_as_if_never_sent(rule, drawn, count):
     np.testing.assert_allclose(aggregate(rule, sent, f=f + count), aggregate(rule, X, f=f), atol=1e-9)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(ROUNDS, st.integers(0, 5))
 @pytest.mark.parametrize("rule", ALL)
 def test_shards_are_as_the_whole(rule, drawn, cut):
