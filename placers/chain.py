@@ -160,7 +160,7 @@ def _cut(a: Arrays, place: Ints, length: int) -> Ints:
             for i in range(j):
                 if best[d, i] == never or held[j] - held[i] > a.cap[d]:
                     continue
-                load = max(best[d, i], sent[i, j] + work[d, j] - work[d, i])
+                load = max(best[d, i], a.pays[d] * sent[i, j] + work[d, j] - work[d, i])
                 if load < best[d + 1, j]:
                     best[d + 1, j], cut[d + 1, j] = load, i
     device = np.full(length, -1, np.int64)

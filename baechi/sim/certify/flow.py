@@ -5,6 +5,9 @@ it receives, each tensor once. As a function of the set of groups on the device 
 it over all sets that have the group is a minimum cut of a network: the groups of the device are those on the source's
 side. A group is cut from the sink at the cost of its work. A tensor's node "sent" hangs on its maker at the tensor's
 cost and pulls its readers in; the node "received" hangs on all readers and is cut from the maker at that cost.
+
+That is the load of a device that pays for transfers. On one that works in host memory it is at least the group's
+work there, so the lesser of the two counts.
 """
 
 import math
@@ -49,43 +52,56 @@ def heaviest_least_load(a: Arrays) -> int:
     """The highest `least_load` of a group, in ticks: no plan's highest load is lower.
 
     The groups are tried from the dearest to have alone, which none needs more than; in graphs that are too large
-    for that, only as many as there is time for, and of graphs with over 300,000 reads none: a group's work counts. Where not everything fits on one device, memory has its price: what
-    persists of the device's groups is at most its memory, so at any price for each byte the least of load and price
-    together, less the price of all memory, is a bound too.
+    for that, only as many as there is time for, and of graphs with over 300,000 reads none: a group's work counts.
+    Where not everything fits on one device, memory has its price: what persists of the device's groups is at most its
+    memory, so at any price for each byte the least of load and price together, less the price of all memory, is a
+    bound too.
     """
-    work = np.zeros(len(a.group_ptr) - 1, np.int64)
-    np.add.at(work, a.group, a.ticks.min(axis=1))
     if len(a.in_t) > _MOST_READS:
-        return int(work.max(initial=0))
-    net = network_of(a)
+        return int(_work(a, a.ticks.min(axis=1)).max(initial=0))
+    net, on_host = network_of(a), _host_work(a)
+    most = np.minimum(net.alone, on_host)
     best, tries = 0, max(4, _MOST_VISITS // max(1, len(net.head)))
     nothing = np.zeros(len(net.alone), np.int64)
     found: list[tuple[int, int]] = []
-    for g in np.argsort(-net.alone, kind="stable")[:tries].tolist():
-        if net.alone[g] <= best:
+    for g in np.argsort(-most, kind="stable")[:tries].tolist():
+        if most[g] <= best:
             break
-        found.append((least_load(net, g, nothing), g))
+        found.append((min(least_load(net, g, nothing), int(on_host[g])), g))
         best = max(best, found[-1][0])
-    return max((best, *_with_memory(a, net, [g for _, g in sorted(found, reverse=True)[: tries // len(_PRICES)]])))
+    dearest = [g for _, g in sorted(found, reverse=True)[: tries // len(_PRICES)]]
+    return max((best, *(min(ticks, int(on_host[g])) for ticks, g in _with_memory(a, net, dearest))))
 
 
-def _with_memory(a: Arrays, net: Network, groups: list[int]) -> Iterator[int]:
+def _work(a: Arrays, ticks: Ints) -> Ints:
+    """(groups,) ticks of the ops of each."""
+    work = np.zeros(len(a.group_ptr) - 1, np.int64)
+    np.add.at(work, a.group, ticks)
+    return work
+
+
+def _host_work(a: Arrays) -> Ints:
+    """(groups,) ticks of the ops of each on the best device that works in host memory; endless where there is none."""
+    columns = [_work(a, a.ticks[:, d]) for d in np.flatnonzero(a.pays == 0)]
+    return np.min([np.full(len(a.group_ptr) - 1, _ENDLESS), *columns], axis=0)
+
+
+def _with_memory(a: Arrays, net: Network, groups: list[int]) -> Iterator[tuple[int, int]]:
     nbytes = np.zeros(len(net.alone))
     np.add.at(nbytes, a.group, a.persistent.astype(np.float64))
-    room, work = float(a.cap.max()), float(net.alone.sum())
+    room, work = float(a.cap[_paying(a)].max()), float(net.alone.sum())
     if nbytes.sum() <= room or nbytes.max() > room:
         return
     for price in _PRICES:
         extra = np.floor(nbytes / room * (price * work)).astype(np.int64)
         for g in groups[:_PRICED]:
-            yield least_load(net, g, extra) - math.ceil(price * work)
+            yield least_load(net, g, extra) - math.ceil(price * work), g
 
 
 def network_of(a: Arrays) -> Network:
-    """The network of a problem, each op on its fastest device, each transfer on its fastest link."""
+    """The network of a device that pays for transfers, each op on the fastest of them, each transfer on its fastest link."""
     blocks = len(a.group_ptr) - 1
-    work = np.zeros(blocks, np.int64)
-    np.add.at(work, a.group, a.ticks.min(axis=1))
+    work = _work(a, a.ticks[:, _paying(a)].min(axis=1))
     cost = least_transfer(a)
     read = np.repeat(np.arange(len(a.t_op)), np.diff(a.rd_ptr))
     sends = (a.group[a.t_op[read]] != a.group[a.rd_op]) & (cost[read] > 0)
@@ -106,6 +122,12 @@ def network_of(a: Arrays) -> Network:
     np.add.at(alone, made, ticks)
     np.add.at(alone, reader, cost[tensor])
     return Network(ptr, np.argsort(start, kind="stable"), np.column_stack([head, tail]).ravel(), both, alone)
+
+
+def _paying(a: Arrays) -> Ints:
+    """The devices that pay for transfers; where none does, all."""
+    paying = np.flatnonzero(a.pays)
+    return paying if len(paying) else np.arange(len(a.pays))
 
 
 @kernel
