@@ -185,7 +185,9 @@ def _reader(
     cpus = options.get("cpus", 0)
     if set(options) - {"cpus"} or isinstance(cpus, bool) or not isinstance(cpus, int):
         given = ", ".join(f"{key}={value}" for key, value in options.items())
-        raise BaechiError("B102", f"'{path}' does not take {given}", help="of a file, --set cpus=1 takes its own CPU too")
+        raise BaechiError(
+            "B102", f"'{path}' does not take {given}", help="of a file, --set cpus=1 takes its own CPU too"
+        )
 
     def read() -> tuple[Graph, Defaults]:
         graph, defaults = read_target(path, ignore_colocation=ignore_colocation, cpus=cpus)

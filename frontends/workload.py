@@ -43,7 +43,7 @@ def read_target(path: str | Path, *, ignore_colocation: bool = False, cpus: int 
     edges out of a node of one ``cost`` are one tensor, which takes that time on any link and no
     memory. Of two edges between the same nodes the dearer counts. A ``gen_dag.py`` op has one
     output, which holds what persists. With `cpus`, a workload's cluster has CPUs behind its accelerators: devices
-    that work in host memory (`Device.host_memory`), unlimited here, on which ops take ``cpuLatency``.
+    that work in host memory (`Device.in_host_memory`), unlimited here, on which ops take ``cpuLatency``.
 
     Args:
         path: a JSON file, or a ``.stg`` file as `read_stg` reads it.
@@ -122,7 +122,7 @@ def _read_dnn(root: Entry, name: str, cpus: int) -> tuple[Graph, Cluster]:
     if memory.number() < 1:
         raise memory.expected("a memory size in bytes")
     cluster = _cluster("acc", count.integer(), math.floor(memory.number()), "parallel")
-    hosts = tuple(Device(f"cpu:{k}", UNLIMITED_BYTES, host_memory=True) for k in range(cpus))
+    hosts = tuple(Device(f"cpu:{k}", UNLIMITED_BYTES, in_host_memory=True) for k in range(cpus))
     return Graph(_twins(ops), name), replace(cluster, devices=cluster.devices + hosts)
 
 

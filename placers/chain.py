@@ -216,7 +216,7 @@ def _cut_around(a: Arrays, line: _Line, host: int) -> Ints:
     Returns:
         -1 when more would persist on the host than it holds.
     """
-    devices, length, never = len(a.cap), len(line.held) - 1, np.int64(1) << 62
+    devices, length = len(a.cap), len(line.held) - 1
     least = np.empty((devices + 1, length + 1), np.int64)
     came = np.empty((devices + 1, length + 1), np.int64)
     device = np.full(length, -1, np.int64)

@@ -21,7 +21,7 @@ def op_seconds(op: Op, device: Device, table: CostTable | None = None) -> float:
         >>> op_seconds(Op("a", "mm", seconds=2.0), Device("d", 1, speed=4.0))
         0.5
     """
-    declared = op.host_seconds if device.host_memory and op.host_seconds is not None else op.seconds
+    declared = op.host_seconds if device.in_host_memory and op.host_seconds is not None else op.seconds
     if declared is not None:
         return declared / device.speed
     if table is not None and op.key:
@@ -57,7 +57,7 @@ def roofline_seconds(op: Op, device: Device) -> float:
 def graph_seconds(graph: Graph, device: Device, table: CostTable | None = None) -> NDArray[np.float64]:
     """(ops,) `op_seconds` of every op of a graph, all at once."""
     c = graph.columns
-    on_host = device.host_memory & ~np.isnan(c.host_seconds)
+    on_host = device.in_host_memory & ~np.isnan(c.host_seconds)
     seconds = np.where(on_host, c.host_seconds, c.seconds) / device.speed
     open_ops = np.flatnonzero(np.isnan(seconds))
     if len(open_ops) == 0:

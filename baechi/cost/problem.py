@@ -205,7 +205,7 @@ def _kind(device: Device) -> object:
     """Devices of one kind run every op equally fast."""
     rates = tuple(sorted(device.flops_per_second.items()))
     memory = (device.bytes_per_second, device.host_bytes_per_second)
-    return (device.type, rates, memory, device.launch_seconds, device.efficiency, device.speed, device.host_memory)
+    return (device.type, rates, memory, device.launch_seconds, device.efficiency, device.speed, device.in_host_memory)
 
 
 def _to_ticks(seconds: Sequence[float] | NDArray[np.float64]) -> Ints:
@@ -242,7 +242,7 @@ def _cluster_arrays(cluster: Cluster) -> tuple[Any, ...]:
         np.array([hosts.index(d.host) for d in devices], np.int64),
         np.array([d.threads for d in devices], np.int64),
         np.array([cluster.cores.get(h, UNLIMITED_CORES) for h in hosts], np.int64),
-        np.array([not d.host_memory for d in devices], np.int64),
+        np.array([not d.in_host_memory for d in devices], np.int64),
     )
 
 

@@ -37,7 +37,7 @@ class Device:
         speed: factor on declared op times (`Op.seconds`): 2.0 halves them.
         host: the machine that it is in.
         threads: processor threads that an op on a ``cpu`` device runs on; the rates are those of all.
-        host_memory: it works in the memory of its machine, as a processor beside accelerators does. What goes
+        in_host_memory: it works in the memory of its machine, as a processor beside accelerators does. What goes
             there or comes from there is copied by the other side alone: it takes its time on the link, but none
             of this device's load and none of its copy lanes. An op may take another time here, `Op.host_seconds`.
     """
@@ -55,7 +55,7 @@ class Device:
     speed: float = 1.0
     host: str = "host0"
     threads: int = 1
-    host_memory: bool = False
+    in_host_memory: bool = False
 
     @property
     def cap(self) -> int:

@@ -92,7 +92,7 @@ _DEVICE: Readers = {
     "speed": _rate,
     "host": Entry.text,
     "threads": Entry.integer,
-    "host_memory": Entry.flag,
+    "in_host_memory": Entry.flag,
 }
 
 

@@ -38,7 +38,7 @@ class Played(NamedTuple):
 
 
 def op_ticks(graph: Graph, cluster: Cluster, op: str, device: str) -> int:
-    on_host = cluster.device[device].host_memory and graph.op[op].host_seconds is not None
+    on_host = cluster.device[device].in_host_memory and graph.op[op].host_seconds is not None
     seconds = graph.op[op].host_seconds if on_host else graph.op[op].seconds
     assert seconds is not None, "the reference knows declared times only"
     return round(Fraction(seconds) / Fraction(cluster.device[device].speed) * TICKS)
@@ -82,7 +82,7 @@ def waits(
             "duplex": [("send", key[1]), ("receive", key[2])],
             "parallel": [],
         }[cluster.contention]
-        lanes = [lane for lane in lanes if not cluster.device[lane[1]].host_memory]
+        lanes = [lane for lane in lanes if not cluster.device[lane[1]].in_host_memory]
         found[key] += [last[lane] for lane in lanes if lane in last]
         last.update(dict.fromkeys(lanes, key))
     return found

@@ -28,7 +28,8 @@ TICKS = 10**12
 def make_cluster(count: int, contention: Contention, *, speeds: bool = False, hosts: int = 0) -> Cluster:
     """Devices, the last `hosts` of which work in host memory."""
     devices = tuple(
-        Device(f"d{k}", 1 << 40, speed=2.0**k if speeds else 1.0, host_memory=k >= count - hosts) for k in range(count)
+        Device(f"d{k}", 1 << 40, speed=2.0**k if speeds else 1.0, in_host_memory=k >= count - hosts)
+        for k in range(count)
     )
     links = {("d0", "d1"): Link(3e-6, 5e8)} if count > 1 else {}
     return Cluster(devices, Link(2e-6, 1e8), links, contention)

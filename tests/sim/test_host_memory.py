@@ -19,7 +19,7 @@ from baechi.models.graphs import random_dag
 from baechi.sim import Schedule, bounds, evaluate
 from baechi.sim.load import loads
 
-ACC, CPU = Device("acc", 1 << 40), Device("cpu", 1 << 40, host_memory=True)
+ACC, CPU = Device("acc", 1 << 40), Device("cpu", 1 << 40, in_host_memory=True)
 S = 10**12
 
 
