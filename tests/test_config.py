@@ -261,7 +261,9 @@ def test_a_file_written_from_a_cluster_reads_back(tmp_path: Path) -> None:
 
 def test_a_device_may_work_in_host_memory(tmp_path: Path) -> None:
     path = tmp_path / "two.toml"
-    path.write_text('[[device]]\npreset = "rtx2080"\n[[device]]\nname = "cpu"\nmemory = "64GiB"\nin_host_memory = true\n')
+    path.write_text(
+        '[[device]]\npreset = "rtx2080"\n[[device]]\nname = "cpu"\nmemory = "64GiB"\nin_host_memory = true\n'
+    )
     cluster = parse_cluster(str(path))
     assert [d.in_host_memory for d in cluster.devices] == [False, True]
     assert "in_host_memory" not in cluster.to_dict()["device"][0]

@@ -82,8 +82,10 @@ def _work(a: Arrays, ticks: Ints) -> Ints:
 
 def _host_work(a: Arrays) -> Ints:
     """(groups,) ticks of the ops of each on the best device that works in host memory; endless where there is none."""
-    columns = [_work(a, a.ticks[:, d]) for d in np.flatnonzero(a.pays == 0)]
-    return np.minimum.reduce([np.full(len(a.group_ptr) - 1, _ENDLESS), *columns]).astype(np.int64)
+    least = np.full(len(a.group_ptr) - 1, _ENDLESS)
+    for d in np.flatnonzero(a.pays == 0):
+        least = np.minimum(least, _work(a, a.ticks[:, d]))
+    return least
 
 
 def _with_memory(a: Arrays, net: Network, groups: list[int]) -> Iterator[tuple[int, int]]:
