@@ -6,12 +6,12 @@ it over all sets that have the group is a minimum cut of a network: the groups o
 side. A group is cut from the sink at the cost of its work. A tensor's node "sent" hangs on its maker at the tensor's
 cost and pulls its readers in; the node "received" hangs on all readers and is cut from the maker at that cost.
 
-That is the load of a device that pays for transfers. On one that works in host memory it is at least the group's
-work there, so the lesser of the two counts.
+That is the load of a device that pays for transfers. Devices that work in host memory can take some groups from them,
+at the cost of the groups' work there.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +49,7 @@ class Network(NamedTuple):
 
 
 def heaviest_least_load(a: Arrays) -> int:
-    """The highest `least_load` of a group, in ticks: no plan's highest load is lower.
+    """The highest `least_load` of a group that hosts leave to others, in ticks: no plan's highest load is lower.
 
     The groups are tried from the dearest to have alone, which none needs more than; in graphs that are too large
     for that, only as many as there is time for, and of graphs with over 300,000 reads none: a group's work counts.
@@ -59,18 +59,45 @@ def heaviest_least_load(a: Arrays) -> int:
     """
     if len(a.in_t) > _MOST_READS:
         return int(_work(a, a.ticks.min(axis=1)).max(initial=0))
-    net, on_host = network_of(a), _host_work(a)
-    most = np.minimum(net.alone, on_host)
+    net, hosts = network_of(a), _Hosts(_host_work(a), max(1, int((a.pays == 0).sum())))
     best, tries = 0, max(4, _MOST_VISITS // max(1, len(net.head)))
     nothing = np.zeros(len(net.alone), np.int64)
-    found: list[tuple[int, int]] = []
-    for g in np.argsort(-most, kind="stable")[:tries].tolist():
-        if most[g] <= best:
+    found: dict[int, int] = {}
+    for g in np.argsort(-net.alone, kind="stable")[:tries].tolist():
+        if net.alone[g] <= best:
             break
-        found.append((min(least_load(net, g, nothing), int(on_host[g])), g))
-        best = max(best, found[-1][0])
-    dearest = [g for _, g in sorted(found, reverse=True)[: tries // len(_PRICES)]]
-    return max((best, *(min(ticks, int(on_host[g])) for ticks, g in _with_memory(a, net, dearest))))
+        found[g] = least_load(net, g, nothing)
+        best = hosts.relieve(found) if found[g] > best else best
+    dearest = sorted(found, key=lambda g: (found[g], g), reverse=True)[: tries // len(_PRICES)]
+    for g, ticks in _with_memory(a, net, dearest):
+        found[g] = max(found[g], ticks)
+    return hosts.relieve(found)
+
+
+class _Hosts(NamedTuple):
+    """The devices that work in host memory.
+
+    Attributes:
+        work: (groups,) ticks of each group on the best of them; endless where there is none.
+        number: how many there are, at least 1.
+    """
+
+    work: Ints
+    number: int
+
+    def relieve(self, least: Mapping[int, int]) -> int:
+        """The highest load that is left when hosts take what is dearest for others.
+
+        Of any groups, one is on a device that pays, or all are on hosts.
+
+        Args:
+            least: by group, the least load of a device that pays and has it.
+        """
+        best = most = total = 0
+        for g in sorted(least, key=lambda g: (-least[g], g)):
+            total, most = total + int(self.work[g]), max(most, int(self.work[g]))
+            best = max(best, min(least[g], max(most, -(-total // self.number))))
+        return best
 
 
 def _work(a: Arrays, ticks: Ints) -> Ints:
@@ -97,7 +124,7 @@ def _with_memory(a: Arrays, net: Network, groups: list[int]) -> Iterator[tuple[i
     for price in _PRICES:
         extra = np.floor(nbytes / room * (price * work)).astype(np.int64)
         for g in groups[:_PRICED]:
-            yield least_load(net, g, extra) - math.ceil(price * work), g
+            yield g, least_load(net, g, extra) - math.ceil(price * work)
 
 
 def network_of(a: Arrays) -> Network:
