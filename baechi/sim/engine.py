@@ -34,10 +34,11 @@ def play(
         log: keep the memory curve.
     """
     s = begin(a, device, order_ptr, x, x_rank, strict, log)
+    lanes = len(a.cap) * (1 if a.pays.min() == 1 else 2)  # what a host sends is on the receiver's lane only
     while True:
         _start_ops(a, order, order_ptr, x, s)
         if len(s.lane) > 0:
-            _start_copies_in_order(a, device, x, s)
+            _start_copies_in_order(a, device, x, lanes, s)
         if s.tally[PENDING] > 0:
             _start_copies(a, device, x, s)
         if not _advance(a, s):
@@ -124,10 +125,10 @@ def _sooner(a: Arrays, source: int, d: int, best: int, rank: int, s: State) -> t
 
 
 @leaf
-def _start_copies_in_order(a: Arrays, device: Ints, x: Transfers, s: State) -> None:
-    """Start every transfer that is produced and the next one of its lanes."""
-    for one in range(len(s.lane_free)):
-        if s.lane_at[one] == s.lane_end[one]:
+def _start_copies_in_order(a: Arrays, device: Ints, x: Transfers, lanes: int, s: State) -> None:
+    """Start every transfer that is produced and the next one of its lanes, of which the first `lanes` name all."""
+    for one in range(lanes):
+        if s.lane_free[one] == 0 or s.lane_at[one] == s.lane_end[one]:
             continue
         k = s.lane[s.lane_at[one]]
         source, d = device[a.t_op[x.tensor[k]]], x.destination[k]
