@@ -67,22 +67,22 @@ def read_target(path: str | Path, *, ignore_colocation: bool = False, cpus: int 
 
 def _read_file(path: str | Path, cpus: int) -> tuple[Graph, Cluster | None]:
     if Path(path).suffix == ".stg":
-        _check_cpus(cpus, 0)
+        _check_cpus(cpus, None)
         return read_stg(read_text(path, "B110"), Path(path).stem, str(path))
     return _read(load_json(path, "B105", missing="B110", malformed="B103"), Path(path).stem, cpus)
 
 
-def _check_cpus(asked: int, there: int) -> None:
-    if not 0 <= asked <= there:
+def _check_cpus(asked: int, there: Entry | None) -> None:
+    most = there.integer() if there and asked else 0
+    if not 0 <= asked <= most:
         raise BaechiError(
-            "B102", f"the file has {there} CPUs, not {asked}", help="cpus is at most the 'maxCPUs' of a workload"
+            "B102", f"the file has {most} CPUs, not {asked}", help="cpus is at most the 'maxCPUs' of a workload"
         )
 
 
 def _read(root: Entry, name: str, cpus: int) -> tuple[Graph, Cluster | None]:
     data = root.value if isinstance(root.value, dict) else {}
-    most = root.find("maxCPUs") if data else None
-    _check_cpus(cpus, most.integer() if most else 0)
+    _check_cpus(cpus, root.find("maxCPUs") if data else None)
     if data.get("schema") == GRAPH_SCHEMA:
         return graph_from_entry(root), None
     if "schema" not in data and "nodes" in data and "edges" in data:
