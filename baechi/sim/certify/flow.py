@@ -128,7 +128,7 @@ def _with_memory(a: Arrays, net: Network, groups: list[int]) -> Iterator[tuple[i
 
 
 def network_of(a: Arrays) -> Network:
-    """The network of a device that pays for transfers: each op on the fastest such, each transfer on its fastest link."""
+    """The network of a device that pays: each op on the fastest device that does, each transfer on its fastest link."""
     blocks = len(a.group_ptr) - 1
     work = _work(a, a.ticks[:, _paying(a)].min(axis=1))
     cost = least_transfer(a)
