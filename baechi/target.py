@@ -134,7 +134,7 @@ def load_target(
             ``model``, ``x``, ``y``, ``sample_weight``, each with ``expert``; or it is itself a
             ``tf.function`` with an ``input_signature``, the step.
         batch: batch size of a model.
-        options: the model's own options.
+        options: the model's own options; of a file, ``cpus``, as for `read_target`.
         ignore_colocation: drop a file's colocation groups.
         expert: a file with an expert's split, for a file target.
         microbatches: into how many copies the step is unrolled.
@@ -157,7 +157,9 @@ def load_target(
             description["ignore_colocation"] = True
         if expert:
             description["expert"] = expert
-        return Target(description, _reader(text, ignore_colocation, expert), microbatches=microbatches)
+        if options:
+            description["options"] = dict(options)
+        return Target(description, _reader(text, ignore_colocation, expert, options or {}), microbatches=microbatches)
     where, _, name = text.partition(":")
     if not name:
         raise BaechiError("B106", f"'{text}' is no target", help=_FORMS)
@@ -177,9 +179,18 @@ def load_target(
     return Target(description, job=job, microbatches=microbatches)
 
 
-def _reader(path: str, ignore_colocation: bool, expert: str | None) -> Callable[[], tuple[Graph, Defaults]]:
+def _reader(
+    path: str, ignore_colocation: bool, expert: str | None, options: Mapping[str, Any]
+) -> Callable[[], tuple[Graph, Defaults]]:
+    cpus = options.get("cpus", 0)
+    if set(options) - {"cpus"} or isinstance(cpus, bool) or not isinstance(cpus, int):
+        given = ", ".join(f"{key}={value}" for key, value in options.items())
+        raise BaechiError(
+            "B102", f"'{path}' does not take {given}", help="of a file, --set cpus=1 takes its own CPU too"
+        )
+
     def read() -> tuple[Graph, Defaults]:
-        graph, defaults = read_target(path, ignore_colocation=ignore_colocation)
+        graph, defaults = read_target(path, ignore_colocation=ignore_colocation, cpus=cpus)
         return (with_expert(graph, read_expert(expert)) if expert else graph), defaults
 
     return read

@@ -34,7 +34,7 @@ class Defaults:
     cluster: Cluster | None = None
 
 
-def read_target(path: str | Path, *, ignore_colocation: bool = False) -> tuple[Graph, Defaults]:
+def read_target(path: str | Path, *, ignore_colocation: bool = False, cpus: int = 0) -> tuple[Graph, Defaults]:
     """Read a graph from a file, whose format is told by its content; a Standard Task Graph's by its name, ``*.stg``.
 
     In a dnn-partitioning workload, ``fpgaLatency`` becomes `Op.seconds` (``cpuLatency`` for a node
@@ -42,41 +42,54 @@ def read_target(path: str | Path, *, ignore_colocation: bool = False) -> tuple[G
     up to whole bytes, ``colorClass`` is the colocation group and ``isBackwardNode`` the phase. All
     edges out of a node of one ``cost`` are one tensor, which takes that time on any link and no
     memory. Of two edges between the same nodes the dearer counts. A ``gen_dag.py`` op has one
-    output, which holds what persists.
+    output, which holds what persists. With `cpus`, a workload's cluster has CPUs behind its accelerators: devices
+    that work in host memory (`Device.in_host_memory`), unlimited here, on which ops take ``cpuLatency``.
 
     Args:
         path: a JSON file, or a ``.stg`` file as `read_stg` reads it.
         ignore_colocation: leave out the colocation groups.
+        cpus: how many of a workload's ``maxCPUs`` CPUs are devices.
 
     Returns:
         The graph and what else the file says.
 
     Raises:
-        BaechiError: B102 when the file cannot be read, B103 when it is no JSON, B104 when its
-            format is unknown, B105 when an entry is missing or malformed, B2xx as `Graph`.
+        BaechiError: B102 when the file cannot be read or has not so many CPUs, B103 when it is no JSON, B104 when
+            its format is unknown, B105 when an entry is missing or malformed, B2xx as `Graph`.
     """
-    graph, cluster = _read_file(path)
-    graph = replace(graph, meta={**graph.meta, "target": {"file": str(path), "ignore_colocation": ignore_colocation}})
+    graph, cluster = _read_file(path, cpus)
+    described = {"file": str(path), "ignore_colocation": ignore_colocation} | ({"cpus": cpus} if cpus else {})
+    graph = replace(graph, meta={**graph.meta, "target": described})
     if ignore_colocation:
         graph = graph.with_ops(replace(op, group=None) for op in graph.ops)
     return graph, Defaults(cluster)
 
 
-def _read_file(path: str | Path) -> tuple[Graph, Cluster | None]:
+def _read_file(path: str | Path, cpus: int) -> tuple[Graph, Cluster | None]:
     if Path(path).suffix == ".stg":
+        _check_cpus(cpus, None)
         return read_stg(read_text(path, "B110"), Path(path).stem, str(path))
-    return _read(load_json(path, "B105", missing="B110", malformed="B103"), Path(path).stem)
+    return _read(load_json(path, "B105", missing="B110", malformed="B103"), Path(path).stem, cpus)
 
 
-def _read(root: Entry, name: str) -> tuple[Graph, Cluster | None]:
+def _check_cpus(asked: int, there: Entry | None) -> None:
+    most = there.integer() if there and asked else 0
+    if not 0 <= asked <= most:
+        raise BaechiError(
+            "B102", f"the file has {most} CPUs, not {asked}", help="cpus is at most the 'maxCPUs' of a workload"
+        )
+
+
+def _read(root: Entry, name: str, cpus: int) -> tuple[Graph, Cluster | None]:
     data = root.value if isinstance(root.value, dict) else {}
+    _check_cpus(cpus, root.find("maxCPUs") if data else None)
     if data.get("schema") == GRAPH_SCHEMA:
         return graph_from_entry(root), None
     if "schema" not in data and "nodes" in data and "edges" in data:
         nodes = data["nodes"]
         first = nodes[0] if isinstance(nodes, list) and nodes and isinstance(nodes[0], dict) else {}
         if "maxFPGAs" in data or "fpgaLatency" in first:
-            return _read_dnn(root, name)
+            return _read_dnn(root, name, cpus)
         if "compute_us" in first:
             return read_gen_dag(root, name)
     raise root.error(
@@ -86,7 +99,7 @@ def _read(root: Entry, name: str) -> tuple[Graph, Cluster | None]:
     )
 
 
-def _read_dnn(root: Entry, name: str) -> tuple[Graph, Cluster]:
+def _read_dnn(root: Entry, name: str, cpus: int) -> tuple[Graph, Cluster]:
     nodes = _nodes(root.at("nodes"))
     costs: dict[str, dict[str, float]] = {node: {} for node in nodes}  # milliseconds by reader, by node
     for edge in root.at("edges").items():
@@ -101,12 +114,16 @@ def _read_dnn(root: Entry, name: str) -> tuple[Graph, Cluster]:
             for to in (to for to, c in readers.items() if c == cost):
                 inputs[to].append(tensor.name)
     ops = [_dnn_op(node, e, inputs[node], outputs[node]) for node, e in nodes.items()]
+    if cpus:
+        ops = [replace(op, host_seconds=nodes[op.name].at("cpuLatency").number() / 1000) for op in ops]
     count, memory = root.at("maxFPGAs"), root.at("maxSizePerFPGA")
     if count.integer() < 1:
         raise count.expected("at least one device")
     if memory.number() < 1:
         raise memory.expected("a memory size in bytes")
-    return Graph(_twins(ops), name), _cluster("acc", count.integer(), math.floor(memory.number()), "parallel")
+    cluster = _cluster("acc", count.integer(), math.floor(memory.number()), "parallel")
+    hosts = tuple(Device(f"cpu:{k}", UNLIMITED_BYTES, in_host_memory=True) for k in range(cpus))
+    return Graph(_twins(ops), name), replace(cluster, devices=cluster.devices + hosts)
 
 
 def _dnn_op(node: str, entry: Entry, inputs: Sequence[str], outputs: Sequence[Tensor]) -> Op:

@@ -114,15 +114,16 @@ class Latency:
                     wait.only_enforce_if(self.place.at(i, s), self.place.at(j, d))
 
     def _lanes(self) -> None:
-        """Transfers as intervals on the lane of the device that sends and of that which receives."""
+        """Transfers as intervals on the lane of the device that sends and of that which receives, if they have one."""
         net, model = self.net, self.model
         lanes: list[list[Literal]] = [[] for _ in range(2 * net.devices)]
         into = 0 if net.arrays.contention == SEQUENTIAL else net.devices
         for t, (source, readers) in self.travelling.items():
             for d in range(net.devices):
                 self._copy(t, source, readers, d, lanes, into)
-        for lane in lanes:
-            model.add_no_overlap(lane)
+        for k, lane in enumerate(lanes):
+            if net.arrays.pays[k % net.devices]:
+                model.add_no_overlap(lane)
 
     def _copy(self, t: int, i: int, readers: list[int], d: int, lanes: list[list[Literal]], into: int) -> None:
         """The transfer of tensor `t`, which op `i` makes, to device `d`."""

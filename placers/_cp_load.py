@@ -15,7 +15,7 @@ class Load:
     """Ops to devices so that the highest load is least.
 
     A device is loaded by its ops, by each tensor that it sends (once, at its longest transfer) and by
-    each copy that it receives.
+    each copy that it receives; one that works in host memory by its ops alone.
 
     Args:
         place: who shares a device.
@@ -48,24 +48,25 @@ class Load:
     def _send(self, t: int, source: int, readers: list[int], terms: list[list[Literal]]) -> None:
         ticks = self.net.links[t]
         model, on, devices = self.model, self.place.on, range(self.net.devices)
+        pays = self.net.arrays.pays.tolist()
         if len({ticks[s][d] for s in devices for d in devices if s != d}) <= 1:
             return self._send_alike(t, source, readers, self.net.nearest[t], terms)
         for s in devices:
             sent = model.new_int_var(0, max(ticks[s]), f"sent{t}_{s}")
-            terms[s].append(sent)
+            terms[s].append(pays[s] * sent)
             for d in devices:
                 if s != d:
                     goes = model.new_bool_var(f"goes{t}_{s}_{d}")
                     for g in readers:
                         model.add_bool_or(goes, negated(on[source][s]), negated(on[g][d]))
                     model.add(sent >= ticks[s][d] * goes)
-                    terms[d].append(ticks[s][d] * goes)
+                    terms[d].append(pays[d] * ticks[s][d] * goes)
         return None
 
     def _send_alike(self, t: int, source: int, readers: list[int], ticks: int, terms: list[list[Literal]]) -> None:
         """All links take as long: what matters is whether the tensor leaves, and where it arrives."""
         model, on = self.model, self.place.on
-        for d in range(self.net.devices):
+        for d in self.net.arrays.pays.nonzero()[0].tolist():
             leaves, arrives = (model.new_bool_var(f"{what}{t}_{d}") for what in ("leaves", "arrives"))
             for g in readers:
                 same = self.place.same(source, g)

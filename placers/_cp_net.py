@@ -129,7 +129,7 @@ def slowest(a: Arrays) -> Ints:
 
 def _interchangeable(net: Net, d: int, e: int) -> bool:
     a = net.arrays
-    if a.cap[d] != a.cap[e] or (a.ticks[:, d] != a.ticks[:, e]).any():
+    if a.cap[d] != a.cap[e] or a.pays[d] != a.pays[e] or (a.ticks[:, d] != a.ticks[:, e]).any():
         return False
     shared = min(a.cores[a.host[d]], a.cores[a.host[e]]) < UNLIMITED_CORES
     if shared and (a.host[d] != a.host[e] or a.threads[d] != a.threads[e]):

@@ -7,6 +7,7 @@ Sources: Harlap et al., "PipeDream" (2018), section 3.2; Fiedler (1973) for the 
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,14 @@ Floats = NDArray[np.float64]
 _LONGEST_LINE = 400
 _WORK = 1e8  # visits of ops and reads that the costs of all segments may take
 _VECTORS = 4
+_PRECISION = 1_000_000
 
 
 def chain_splits(a: Arrays) -> Iterator[Ints]:
     """Homes of the groups for the best cut of each line, in which no device's load is higher than need be.
 
-    Long lines are cut between blocks of neighbours. What persists must fit.
+    Long lines are cut between blocks of neighbours. What persists must fit. A device that works in host memory
+    may also take what lies between the segments of the others.
     """
     groups = len(a.group_ptr) - 1
     if groups == 0:
@@ -42,12 +45,16 @@ def chain_splits(a: Arrays) -> Iterator[Ints]:
         *_spectral(talk, np.ones(len(talk))),
         *_spectral(talk**0.75, work.astype(np.float64)),
     ]
+    hosts = np.flatnonzero(a.pays == 0).tolist()
+    if hosts:
+        lines += _spectral(talk, np.sqrt(work))
     for line in lines:
         position = np.empty(len(line), np.int64)
         position[line] = np.arange(len(line))
-        device = _cut(a, position[blocks], len(line))
-        if device[-1] >= 0:
-            yield device[position[blocks]]
+        costs = _line(a, position[blocks], len(line))
+        for device in (_cut(a, costs), *(_cut_around(a, costs, host) for host in hosts)):
+            if device[-1] >= 0:
+                yield device[position[blocks]]
 
 
 def turns(a: Arrays) -> Ints:
@@ -98,20 +105,28 @@ def _spectral(weight: Floats, mass: Floats) -> Iterator[Ints]:
         yield np.argsort(np.round(vectors[:, k] / root * root.mean(), 9), kind="stable")
 
 
+class _Line(NamedTuple):
+    """What the segments of a line cost.
+
+    Attributes:
+        work: (devices, places + 1) ticks of the ops before each place, on each device.
+        held: (places + 1,) bytes that persist before each place.
+        sent: (places, places + 1) ticks of all transfers into and out of the segment from one place up to another.
+    """
+
+    work: Ints
+    held: Ints
+    sent: Ints
+
+
 @kernel
-def _cut(a: Arrays, place: Ints, length: int) -> Ints:
-    """Device of each place in the line; -1 when no cut lets everything that persists fit.
-
-        f(k, j) = min_i max(f(k - 1, i), load_k(i, j))
-
-    is the best highest load of the first k devices with the first j places; O(length x (ops +
-    reads) + devices x length^2) time.
+def _line(a: Arrays, place: Ints, length: int) -> _Line:
+    """The costs of a line's segments; O(length x (ops + reads)) time.
 
     Args:
         place: (groups,) position of each group in the line.
     """
     devices, tensors, groups = len(a.cap), len(a.t_op), len(a.group_ptr) - 1
-    never = np.int64(1) << 62
     ptr = np.zeros(length + 1, np.int64)
     for g in range(groups):
         ptr[place[g] + 1] += 1
@@ -151,6 +166,18 @@ def _cut(a: Arrays, place: Ints, length: int) -> Ints:
                         else:
                             load += ticks[t] * (inside[t] == 1)
             sent[i, j + 1] = load
+    return _Line(work, held, sent)
+
+
+@kernel
+def _cut(a: Arrays, line: _Line) -> Ints:
+    """Device of each place in the line; -1 when no cut lets everything that persists fit.
+
+        f(k, j) = min_i max(f(k - 1, i), load_k(i, j))
+
+    is the best highest load of the first k devices with the first j places; O(devices x length^2) time.
+    """
+    devices, length, never = len(a.cap), len(line.held) - 1, np.int64(1) << 62
     best = np.full((devices + 1, length + 1), never)
     cut = np.zeros((devices + 1, length + 1), np.int64)
     best[0, 0] = 0
@@ -158,9 +185,9 @@ def _cut(a: Arrays, place: Ints, length: int) -> Ints:
         for j in range(length + 1):
             best[d + 1, j], cut[d + 1, j] = best[d, j], j
             for i in range(j):
-                if best[d, i] == never or held[j] - held[i] > a.cap[d]:
+                if best[d, i] == never or line.held[j] - line.held[i] > a.cap[d]:
                     continue
-                load = max(best[d, i], sent[i, j] + work[d, j] - work[d, i])
+                load = max(best[d, i], a.pays[d] * line.sent[i, j] + line.work[d, j] - line.work[d, i])
                 if load < best[d + 1, j]:
                     best[d + 1, j], cut[d + 1, j] = load, i
     device = np.full(length, -1, np.int64)
@@ -169,4 +196,61 @@ def _cut(a: Arrays, place: Ints, length: int) -> Ints:
         for d in range(devices - 1, -1, -1):
             device[cut[d + 1, j] : j] = d
             j = cut[d + 1, j]
+    return device
+
+
+@kernel
+def _cut_around(a: Arrays, line: _Line, host: int) -> Ints:
+    """Device of each place when a device in host memory takes what lies between the segments of those that pay.
+
+    Within a load L of each of the others,
+
+        g(k, j) = min(g(k, j - 1) + work_host(j - 1, j), min of g(k - 1, i) over i with load_k(i, j) <= L)
+
+    is the least work of the host with the first j places, where devices 1 to k may have some of them. The least L that
+    the host's work does not exceed is found by bisection, to a millionth; each step takes O(devices x length^2) time.
+
+    Args:
+        host: pays for no transfer.
+
+    Returns:
+        -1 when more would persist on the host than it holds.
+    """
+    devices, length = len(a.cap), len(line.held) - 1
+    least = np.empty((devices + 1, length + 1), np.int64)
+    came = np.empty((devices + 1, length + 1), np.int64)
+    device = np.full(length, -1, np.int64)
+    low, high = np.int64(0), line.work[host, length]
+    limit, kept = high, line.held[length]
+    while True:
+        least[0] = line.work[host]
+        came[0] = -1
+        for d in range(devices):
+            for j in range(length + 1):
+                least[d + 1, j], came[d + 1, j] = least[d, j], j
+                if j > 0 and least[d + 1, j - 1] + line.work[host, j] - line.work[host, j - 1] < least[d + 1, j]:
+                    least[d + 1, j] = least[d + 1, j - 1] + line.work[host, j] - line.work[host, j - 1]
+                    came[d + 1, j] = -1
+                for i in range(j if a.pays[d] else 0):
+                    if least[d, i] >= least[d + 1, j] or line.held[j] - line.held[i] > a.cap[d]:
+                        continue
+                    if line.sent[i, j] + line.work[d, j] - line.work[d, i] <= limit:
+                        least[d + 1, j], came[d + 1, j] = least[d, i], i
+        if least[devices, length] <= limit:
+            high, kept, d, j = limit, 0, devices, length
+            while j > 0:
+                if d > 0 and came[d, j] >= 0:
+                    device[came[d, j] : j] = d - 1
+                    j, d = came[d, j], d - 1
+                else:
+                    device[j - 1] = host
+                    kept += line.held[j] - line.held[j - 1]
+                    j -= 1
+        else:
+            low = limit
+        if high - low <= max(1, high // _PRECISION):
+            break
+        limit = (low + high) // 2
+    if kept > a.cap[host]:
+        device[:] = -1
     return device

@@ -213,11 +213,11 @@ def earliest(a: Arrays, i: int, p: int, s: State, fetch: bool) -> int:
                 if a.contention != PARALLEL:
                     there = max(there, taken, s.lane[source])
                 there += transfer_ticks(a, t, source, p)
-                taken = there
+                taken = there * a.pays[p]
                 if fetch:
                     add_copy(a, s.books, t, p, there)
                     if a.contention != PARALLEL:
-                        s.lane[source] = s.lane[lane_in] = there
+                        s.lane[source], s.lane[lane_in] = there * a.pays[source], there * a.pays[p]
                     sent = s.tally[SENT]
                     s.sent[sent, 0], s.sent[sent, 1] = t, p
                     s.tally[SENT] = sent + 1

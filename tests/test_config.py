@@ -259,6 +259,19 @@ def test_a_file_written_from_a_cluster_reads_back(tmp_path: Path) -> None:
     assert parse_cluster(str(tmp_path / "two.toml")).to_dict() == Cluster((Device("a", 8),), Link(1e-5, 1e9)).to_dict()
 
 
+def test_a_device_may_work_in_host_memory(tmp_path: Path) -> None:
+    path = tmp_path / "two.toml"
+    path.write_text(
+        '[[device]]\npreset = "rtx2080"\n[[device]]\nname = "cpu"\nmemory = "64GiB"\nin_host_memory = true\n'
+    )
+    cluster = parse_cluster(str(path))
+    assert [d.in_host_memory for d in cluster.devices] == [False, True]
+    assert "in_host_memory" not in cluster.to_dict()["device"][0]
+    assert cluster.to_dict()["device"][1]["in_host_memory"] is True
+    path.write_text(path.read_text().replace("true", '"yes"'))
+    assert code_of(str(path)) == "B305"
+
+
 def test_resize() -> None:
     two = parse_cluster("rtx2080+rtx3060")
     assert [(d.name, d.type) for d in resize(two, devices=3).devices] == [

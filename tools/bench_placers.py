@@ -57,7 +57,7 @@ def methods(only: str | None = None) -> Iterator[Method]:
 
 
 def workloads(folder: Path, rows: list[Method], theirs: list[Method], quick: bool) -> None:
-    """The four graphs in five settings."""
+    """The four graphs in six settings."""
     if not folder.is_dir():
         print(f"no {folder}: the section 'workloads' is left out", file=sys.stderr)
         return
@@ -72,12 +72,14 @@ def workloads(folder: Path, rows: list[Method], theirs: list[Method], quick: boo
     for factor in (1.3, 1.1):
         capped = [Case(c.name, with_caps(c.problem, factor)) for c in free]
         run(f"Latency, colour classes ignored, {factor} x the average memory", capped, [*rows, *theirs])
-    loads = [Case(c.name, Problem(c.problem.graph, c.problem.cluster, objective="throughput")) for c in kept]
-    run("Throughput: the highest load, colour classes together", loads, [*rows, *theirs])
+    with_cpu = [_workload(folder, name, ignore=False, cpus=1) for name in names]
+    for more, cases in (("", kept), (", with the file's CPU", with_cpu)):
+        loads = [Case(c.name, Problem(c.problem.graph, c.problem.cluster, objective="throughput")) for c in cases]
+        run(f"Throughput: the highest load, colour classes together{more}", loads, [*rows, *theirs])
 
 
-def _workload(folder: Path, name: str, *, ignore: bool) -> Case:
-    graph, defaults = read_target(folder / f"{WORKLOADS[name]}.json", ignore_colocation=ignore)
+def _workload(folder: Path, name: str, *, ignore: bool, cpus: int = 0) -> Case:
+    graph, defaults = read_target(folder / f"{WORKLOADS[name]}.json", ignore_colocation=ignore, cpus=cpus)
     expert = folder / f"{WORKLOADS[name]}.expert.json"
     if expert.exists():
         graph = with_expert(graph, read_expert(expert))

@@ -40,7 +40,9 @@ def add_graph_arguments(parser: argparse.ArgumentParser, also: str = "") -> None
         metavar="M",
         help="split the batch, so that devices work as a pipeline",
     )
-    model.add_argument("--set", action="append", metavar="K=V", default=[], help="an option of the model")
+    model.add_argument(
+        "--set", action="append", metavar="K=V", default=[], help="an option of the model; of a workload file cpus=1"
+    )
     model.add_argument("--ignore-colocation", action="store_true", help="drop the file's colocation groups")
     model.add_argument("--expert", metavar="FILE", help="an expert's split, for a file")
 

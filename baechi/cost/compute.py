@@ -15,14 +15,15 @@ def op_seconds(op: Op, device: Device, table: CostTable | None = None) -> float:
     """Time of `op` on `device`, in seconds.
 
     The first that is known: the op's declared time over the device's speed, a time measured on
-    devices of this type, the roofline.
+    devices of this type, the roofline. A device that works in host memory takes `Op.host_seconds` where declared.
 
     Example:
         >>> op_seconds(Op("a", "mm", seconds=2.0), Device("d", 1, speed=4.0))
         0.5
     """
-    if op.seconds is not None:
-        return op.seconds / device.speed
+    declared = op.host_seconds if device.in_host_memory and op.host_seconds is not None else op.seconds
+    if declared is not None:
+        return declared / device.speed
     if table is not None and op.key:
         measured = table.get(device.type, op.key)
         if measured is not None:
@@ -56,7 +57,8 @@ def roofline_seconds(op: Op, device: Device) -> float:
 def graph_seconds(graph: Graph, device: Device, table: CostTable | None = None) -> NDArray[np.float64]:
     """(ops,) `op_seconds` of every op of a graph, all at once."""
     c = graph.columns
-    seconds = c.seconds / device.speed
+    on_host = device.in_host_memory & ~np.isnan(c.host_seconds)
+    seconds = np.where(on_host, c.host_seconds, c.seconds) / device.speed
     open_ops = np.flatnonzero(np.isnan(seconds))
     if len(open_ops) == 0:
         return seconds

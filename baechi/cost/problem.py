@@ -67,6 +67,7 @@ class Arrays(NamedTuple):
         contention: index into `CONTENTIONS`.
         host, threads: (devices,) host of each device, and how many of its cores an op takes.
         cores: (hosts,) cores that the host's devices share.
+        pays: (devices,) 1, or 0 of a device that works in host memory: whether transfers take its time and copy lanes.
         objective: index into `OBJECTIVES`.
     """
 
@@ -97,6 +98,7 @@ class Arrays(NamedTuple):
     host: Ints
     threads: Ints
     cores: Ints
+    pays: Ints
     objective: int
 
 
@@ -203,7 +205,7 @@ def _kind(device: Device) -> object:
     """Devices of one kind run every op equally fast."""
     rates = tuple(sorted(device.flops_per_second.items()))
     memory = (device.bytes_per_second, device.host_bytes_per_second)
-    return (device.type, rates, memory, device.launch_seconds, device.efficiency, device.speed)
+    return (device.type, rates, memory, device.launch_seconds, device.efficiency, device.speed, device.in_host_memory)
 
 
 def _to_ticks(seconds: Sequence[float] | NDArray[np.float64]) -> Ints:
@@ -240,6 +242,7 @@ def _cluster_arrays(cluster: Cluster) -> tuple[Any, ...]:
         np.array([hosts.index(d.host) for d in devices], np.int64),
         np.array([d.threads for d in devices], np.int64),
         np.array([cluster.cores.get(h, UNLIMITED_CORES) for h in hosts], np.int64),
+        np.array([not d.in_host_memory for d in devices], np.int64),
     )
 
 

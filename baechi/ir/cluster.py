@@ -37,6 +37,9 @@ class Device:
         speed: factor on declared op times (`Op.seconds`): 2.0 halves them.
         host: the machine that it is in.
         threads: processor threads that an op on a ``cpu`` device runs on; the rates are those of all.
+        in_host_memory: it works in the memory of its machine, as a processor beside accelerators does. What goes
+            there or comes from there is copied by the other side alone: it takes its time on the link, but none
+            of this device's load and none of its copy lanes. An op may take another time here, `Op.host_seconds`.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Device:
     speed: float = 1.0
     host: str = "host0"
     threads: int = 1
+    in_host_memory: bool = False
 
     @property
     def cap(self) -> int:
@@ -166,7 +170,7 @@ class Cluster:
         infinite = float("inf")
 
         def plain(values: dict[str, Any]) -> dict[str, Any]:
-            return {k: v for k, v in values.items() if v is not None and v != infinite and v != {}}
+            return {k: v for k, v in values.items() if v is not None and v is not False and v != infinite and v != {}}
 
         devices = [plain(asdict(d)) for d in self.devices]
         data: dict[str, Any] = {"contention": self.contention, "link": plain(asdict(self.link))}

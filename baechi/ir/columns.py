@@ -33,6 +33,7 @@ class Columns(NamedTuple):
         keep: (tensors,) whether it lives until the step ends.
         scattered: (tensors,) as in `Tensor`.
         alias: (tensors,) the tensor whose storage it shares, or -1.
+        host_seconds: (ops,) as in `Op`, nan where there is none.
         unnamed: how many times are nan because none is declared.
     """
 
@@ -52,6 +53,7 @@ class Columns(NamedTuple):
     keep: NDArray[np.bool_]
     scattered: NDArray[np.bool_]
     alias: Ints
+    host_seconds: Floats
     unnamed: int
 
     @property
@@ -70,7 +72,7 @@ class Columns(NamedTuple):
         whole = (self.temp_bytes, self.persistent_bytes, self.nbytes, self.held)
         if any(column.dtype == object for column in whole):
             return False
-        times = np.concatenate((self.seconds, self.t_seconds))
+        times = np.concatenate((self.seconds, self.host_seconds, self.t_seconds))
         counts = np.concatenate((self.flops, self.moved_bytes, np.nan_to_num(times)))
         declared = int(np.isnan(times).sum()) == self.unnamed and not np.isinf(times).any()
         return bool(declared and np.isfinite(counts).all() and min(c.min(initial=0) for c in (*whole, counts)) >= 0)
@@ -101,7 +103,8 @@ def columns_of(ops: Sequence[Op]) -> Columns:
     for k, t in enumerate(tensors):
         if t.alias_of is not None:
             alias[k] = number[t.alias_of]
-    seconds, t_seconds = [op.seconds for op in ops], [t.seconds for t in tensors]
+    times = [op.seconds for op in ops], [op.host_seconds for op in ops], [t.seconds for t in tensors]
+    seconds, host_seconds, t_seconds = times
     return Columns(
         np.array([op.flops for op in ops], np.float64),
         np.array([op.moved_bytes for op in ops], np.float64),
@@ -119,7 +122,8 @@ def columns_of(ops: Sequence[Op]) -> Columns:
         np.array([t.keep for t in tensors], np.bool_),
         np.array([t.scattered for t in tensors], np.bool_),
         alias,
-        seconds.count(None) + t_seconds.count(None),
+        np.array(host_seconds, np.float64),
+        sum(column.count(None) for column in times),
     )
 
 
@@ -154,7 +158,8 @@ def digest_of(ops: Sequence[Op], names: list[str], tensors: list[str], columns: 
         joined = "\0".join(column)
         apart = joined.count("\0") == max(0, len(column) - 1)
         sha.update((joined if apart else repr(column)).encode(errors="surrogatepass") + b"\0\0")
-    for numbers in columns[:-1]:
+    declared = () if np.isnan(columns.host_seconds).all() else (columns.host_seconds,)
+    for numbers in (*columns[:-2], *declared):
         sha.update(repr(numbers.tolist()).encode() if numbers.dtype == object else _little(numbers))
     return sha.hexdigest()[:16]
 

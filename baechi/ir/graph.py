@@ -182,6 +182,7 @@ def _check_numbers(graph: Graph) -> None:
             "temp_bytes": op.temp_bytes,
             "persistent_bytes": op.persistent_bytes,
             "seconds": op.seconds or 0.0,
+            "host_seconds": op.host_seconds or 0.0,
         }
         numbers |= {f"nbytes of '{t.name}'": t.nbytes for t in op.outputs}
         numbers |= {f"seconds of '{t.name}'": t.seconds or 0.0 for t in op.outputs}

@@ -61,6 +61,7 @@ class Op:
         temp_bytes: memory needed only while it runs.
         persistent_bytes: memory held through all steps: parameters, optimiser state, inputs.
         seconds: its time on a device of speed 1 when declared; otherwise the cost model says.
+        host_seconds: likewise on a device that works in host memory (`Device.in_host_memory`), where that is another.
         arithmetic: the kind of arithmetic that its FLOPs are, such as ``float32``.
         group: colocation group; ops of one group sit on one device.
         module: path of the module that it came from, such as ``encoder.layers.0``.
@@ -93,6 +94,7 @@ class Op:
     expert: int | None = None
     copy: int | None = None
     draws: bool = False
+    host_seconds: float | None = None
 
     @property
     def path(self) -> str:

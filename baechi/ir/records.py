@@ -75,6 +75,7 @@ _OP: Readers = {
     "expert": _optional(Entry.integer),
     "copy": _optional(Entry.integer),
     "draws": Entry.flag,
+    "host_seconds": _optional(Entry.number),
 }
 _LINK: Readers = {"latency_seconds": _cost, "bytes_per_second": _rate}
 _DEVICE: Readers = {
@@ -91,6 +92,7 @@ _DEVICE: Readers = {
     "speed": _rate,
     "host": Entry.text,
     "threads": Entry.integer,
+    "in_host_memory": Entry.flag,
 }
 
 

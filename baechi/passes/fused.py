@@ -84,7 +84,8 @@ def _fused(
         moved_bytes=sum(op.moved_bytes for op in part),
         temp_bytes=_working_bytes(part, {t.name for t in outputs}, bases),
         persistent_bytes=sum(op.persistent_bytes for op in part),
-        seconds=_total_seconds(part, seconds),
+        seconds=sum(seconds(op) for op in part) if seconds is not None else _total([op.seconds for op in part]),
+        host_seconds=_total([op.host_seconds for op in part]),
         arithmetic=main.arithmetic,
         group=main.group,
         module=main.module,
@@ -117,8 +118,6 @@ def _working_bytes(part: Sequence[Op], outputs: set[str], bases: dict[str, str])
     return peak
 
 
-def _total_seconds(part: Sequence[Op], seconds: Seconds | None) -> float | None:
-    if seconds is not None:
-        return sum(seconds(op) for op in part)
-    declared = [op.seconds for op in part if op.seconds is not None]
-    return sum(declared) if len(declared) == len(part) else None
+def _total(times: Sequence[float | None]) -> float | None:
+    declared = [time for time in times if time is not None]
+    return sum(declared) if len(declared) == len(times) else None

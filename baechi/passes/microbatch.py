@@ -71,6 +71,7 @@ class _Unroll:
             temp_bytes=_share(op.temp_bytes, self.count),
             persistent_bytes=op.persistent_bytes if k == 0 else 0,
             seconds=None if op.seconds is None else op.seconds / self.count,
+            host_seconds=None if op.host_seconds is None else op.host_seconds / self.count,
             group=op.group or self._own_group(op.name),
             forward=self._op(op.forward, k) if op.forward in self.graph.op else op.forward,
             key="",  # a measured time is that of the whole batch

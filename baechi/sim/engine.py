@@ -10,7 +10,7 @@ import numpy as np
 from baechi.cost.jit import kernel, leaf
 from baechi.cost.problem import PARALLEL, SEQUENTIAL, TOKEN, UNLIMITED_CORES, Arrays, Ints
 from baechi.sim.heap import heap_pop, heap_push
-from baechi.sim.state import CHANGES, DONE, NOW, PENDING, STARTED, Run, State, begin, receiving_lane
+from baechi.sim.state import CHANGES, DONE, NOW, PENDING, STARTED, Run, State, begin, on_lanes, receiving_lane
 from baechi.sim.transfers import Transfers, held_by, transfer_ticks
 
 __all__ = ["play"]
@@ -34,11 +34,12 @@ def play(
         log: keep the memory curve.
     """
     s = begin(a, device, order_ptr, x, x_rank, strict, log)
+    lanes = len(a.cap) * (1 if a.pays.min() == 1 else 2)  # what a host sends is on the receiver's lane only
     while True:
         _start_ops(a, order, order_ptr, x, s)
         if len(s.lane) > 0:
-            _start_copies_in_order(a, device, x, s)
-        elif s.tally[PENDING] > 0:
+            _start_copies_in_order(a, device, x, lanes, s)
+        if s.tally[PENDING] > 0:
             _start_copies(a, device, x, s)
         if not _advance(a, s):
             break
@@ -124,20 +125,25 @@ def _sooner(a: Arrays, source: int, d: int, best: int, rank: int, s: State) -> t
 
 
 @leaf
-def _start_copies_in_order(a: Arrays, device: Ints, x: Transfers, s: State) -> None:
-    """Start every transfer that is produced and the next one of both its lanes."""
-    for source in range(len(a.cap)):
-        if s.lane_free[source] == 0 or s.lane_at[source] == s.lane_end[source]:
+def _start_copies_in_order(a: Arrays, device: Ints, x: Transfers, lanes: int, s: State) -> None:
+    """Start every transfer that is produced and the next one of its lanes, of which the first `lanes` name all."""
+    for one in range(lanes):
+        if s.lane_free[one] == 0 or s.lane_at[one] == s.lane_end[one]:
             continue
-        k = s.lane[s.lane_at[source]]
-        sending, receiving = device[a.t_op[x.tensor[k]]], receiving_lane(a, x.destination[k])
-        if s.produced[k] == 0 or s.lane_free[sending] == 0 or s.lane_free[receiving] == 0:
+        k = s.lane[s.lane_at[one]]
+        source, d = device[a.t_op[x.tensor[k]]], x.destination[k]
+        sending, receiving = source, receiving_lane(a, d)
+        if s.produced[k] == 0 or not _is_next(a, source, sending, k, s) or not _is_next(a, d, receiving, k, s):
             continue
-        if s.lane[s.lane_at[sending]] != k or s.lane[s.lane_at[receiving]] != k:
-            continue
-        s.lane_at[sending] += 1
-        s.lane_at[receiving] += 1
+        s.lane_at[sending] += a.pays[source]
+        s.lane_at[receiving] += a.pays[d]
         _start_copy(a, device, x, k, s)
+
+
+@leaf
+def _is_next(a: Arrays, d: int, lane: int, k: int, s: State) -> bool:
+    """Whether a device's lane is free for transfer `k`, and it is the next; one without lanes is always."""
+    return bool(a.pays[d] == 0 or (s.lane_free[lane] == 1 and s.lane[s.lane_at[lane]] == k))
 
 
 @leaf
@@ -145,7 +151,7 @@ def _start_copy(a: Arrays, device: Ints, x: Transfers, k: int, s: State) -> None
     t, d = x.tensor[k], x.destination[k]
     source = device[a.t_op[t]]
     if a.contention != PARALLEL:
-        s.lane_free[source] = s.lane_free[receiving_lane(a, d)] = 0
+        s.lane_free[source], s.lane_free[receiving_lane(a, d)] = 1 - a.pays[source], 1 - a.pays[d]
     s.run.x_start[k] = s.tally[NOW]
     s.run.x_order[s.tally[STARTED]] = k
     s.tally[STARTED] += 1
@@ -229,7 +235,7 @@ def _finish_op(a: Arrays, device: Ints, x: Transfers, x_rank: Ints, i: int, d: i
                 s.waits[a.rd_op[k]] -= 1
         for k in range(x.ptr[t], x.ptr[t + 1]):
             s.produced[k] = 1
-            if len(s.lane) > 0:
+            if len(s.lane) > 0 and on_lanes(a, d, x.destination[k]):
                 continue
             pair = d * len(a.cap) + x.destination[k]
             heap_push(s.pending[s.pending_at[pair] : s.pending_at[pair + 1]], x_rank[k], k, k)

@@ -15,7 +15,8 @@ def loads(a: Arrays, device: Ints) -> Ints:
 
     A tensor that goes to several devices is sent once, at its longest transfer. In a steady
     pipeline of steps a device spends this time on every step, so the highest load is the time for
-    each step.
+    each step. A device that works in host memory reads and writes what the others copy there and back:
+    its load is its ops alone.
 
     Args:
         a: the problem.
@@ -38,7 +39,7 @@ def loads(a: Arrays, device: Ints) -> Ints:
                 continue
             received[d] = t
             ticks = transfer_ticks(a, t, source, d)
-            load[d] += ticks
+            load[d] += a.pays[d] * ticks
             longest = max(longest, ticks)
-        load[source] += longest
+        load[source] += a.pays[source] * longest
     return load

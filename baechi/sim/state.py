@@ -9,7 +9,7 @@ from baechi.cost.problem import PARALLEL, SEQUENTIAL, Arrays, Ints
 from baechi.cost.tensors import buckets
 from baechi.sim.transfers import Transfers, storages_of
 
-__all__ = ["CHANGES", "DONE", "NOW", "PENDING", "STARTED", "Run", "State", "begin", "receiving_lane"]
+__all__ = ["CHANGES", "DONE", "NOW", "PENDING", "STARTED", "Run", "State", "begin", "on_lanes", "receiving_lane"]
 
 NOW, STARTED, DONE, CHANGES, PENDING = range(5)
 """Where `State.tally` counts what."""
@@ -42,6 +42,7 @@ class State(NamedTuple):
     """All that changes while a step runs.
 
     `lane` is empty, and `pending` has room, where a lane takes of what is there the transfer of smallest rank.
+    What goes between two devices that work in host memory needs no lane, and is always `pending`.
     `touched` are the devices that send, and behind them those that receive, on whose lanes something
     happened since copies were last started.
     """
@@ -96,11 +97,13 @@ def begin(a: Arrays, device: Ints, order_ptr: Ints, x: Transfers, x_rank: Ints, 
         np.empty(transfers, np.int64),
         curve,
     )
-    at_once = transfers if a.contention == PARALLEL else min(transfers, devices)
+    at_once = transfers if a.contention == PARALLEL or a.pays.min() == 0 else min(transfers, devices)
     lane, lane_ptr = _lanes(a, device, x, x_rank, strict)
     pending_at = np.zeros(devices * devices + 1, np.int64)
-    for k in range(transfers if len(lane) == 0 else 0):
-        pending_at[device[a.t_op[x.tensor[k]]] * devices + x.destination[k] + 1] += 1
+    for k in range(transfers):
+        source = device[a.t_op[x.tensor[k]]]
+        if len(lane) == 0 or not on_lanes(a, source, x.destination[k]):
+            pending_at[source * devices + x.destination[k] + 1] += 1
     for pair in range(devices * devices):
         pending_at[pair + 1] += pending_at[pair] + 1
     pending = np.zeros((pending_at[-1], 3), np.int64)
@@ -131,22 +134,25 @@ def begin(a: Arrays, device: Ints, order_ptr: Ints, x: Transfers, x_rank: Ints, 
 @maker
 def _lanes(a: Arrays, device: Ints, x: Transfers, x_rank: Ints, strict: bool) -> tuple[Ints, Ints]:
     """Transfers of each lane by rank. Lane ``d`` sends from device ``d``; it receives too when
-    transfers are sequential, else lane ``devices + d`` does."""
+    transfers are sequential, else lane ``devices + d`` does. A device that works in host memory has none."""
     devices = len(a.cap)
     ptr = np.zeros(2 * devices + 1, np.int64)
     if not strict or a.contention == PARALLEL:
         return np.empty(0, np.int64), ptr
     for k in range(len(x.tensor)):
-        ptr[device[a.t_op[x.tensor[k]]] + 1] += 1
-        ptr[receiving_lane(a, x.destination[k]) + 1] += 1
+        source, d = device[a.t_op[x.tensor[k]]], x.destination[k]
+        ptr[source + 1] += a.pays[source]
+        ptr[receiving_lane(a, d) + 1] += a.pays[d]
     ptr = np.cumsum(ptr)
     at = ptr[:-1].copy()
     lane = np.empty(ptr[-1], np.int64)
     _, by_rank = buckets(x_rank, x_rank.max() + 1 if len(x_rank) > 0 else 0)
     for k in by_rank:
-        for one in (device[a.t_op[x.tensor[k]]], receiving_lane(a, x.destination[k])):
-            lane[at[one]] = k
-            at[one] += 1
+        source, d = device[a.t_op[x.tensor[k]]], x.destination[k]
+        for one, paid in ((source, a.pays[source]), (receiving_lane(a, d), a.pays[d])):
+            if paid:
+                lane[at[one]] = k
+                at[one] += 1
     return lane, ptr
 
 
@@ -154,3 +160,9 @@ def _lanes(a: Arrays, device: Ints, x: Transfers, x_rank: Ints, strict: bool) ->
 def receiving_lane(a: Arrays, destination: int) -> int:
     """The lane on which a device receives."""
     return destination if a.contention == SEQUENTIAL else len(a.cap) + destination
+
+
+@leaf
+def on_lanes(a: Arrays, source: int, destination: int) -> bool:
+    """Whether a transfer takes a copy lane: of two devices that work in host memory, none has one."""
+    return bool(a.pays[source] + a.pays[destination] > 0)

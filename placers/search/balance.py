@@ -155,6 +155,6 @@ def _charge(a: Arrays, books: _Books, t: int, sign: int) -> None:
     for d in range(len(books.load)):
         if d != source and books.readers[t, d] > 0:
             ticks = transfer_ticks(a, t, source, d)
-            books.load[d] += sign * ticks
+            books.load[d] += sign * a.pays[d] * ticks
             longest = max(longest, ticks)
-    books.load[source] += sign * longest
+    books.load[source] += sign * a.pays[source] * longest

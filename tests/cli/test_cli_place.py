@@ -71,6 +71,28 @@ def test_colocation_can_be_ignored(cli, tmp_path: Path) -> None:
     assert apart["device"]["0"] != apart["device"]["1"]
 
 
+def test_a_files_own_cpu_takes_part_and_the_plan_remembers_it(cli, tmp_path: Path) -> None:
+    """Ops of 10 ms, whose transfers of 50 ms an accelerator pays for and the CPU, at 13 ms, does not."""
+    nodes = [{"id": i, "fpgaLatency": 10.0, "cpuLatency": 13.0} for i in range(2)]
+    edges = [{"sourceId": 0, "destId": 1, "cost": 50.0}]
+    path, plan = tmp_path / "two.json", tmp_path / "plan.json"
+    path.write_text(json.dumps({"maxSizePerFPGA": 9, "maxFPGAs": 1, "maxCPUs": 1, "nodes": nodes, "edges": edges}))
+    args = "place", path, "--placer", "exact", "--objective", "throughput", "--set", "cpus=1", "-o", plan, "--json"
+    made = cli(*args).data
+    assert made["predicted"]["load_seconds"] == {"acc:0": 0.02, "cpu:0": 0.0}
+    assert made["graph"]["target"]["options"] == {"cpus": 1}
+    path.write_text(path.read_text().replace("50.0", "1.0"))
+    assert cli(*args).data["predicted"]["load_seconds"] == {"acc:0": 0.011, "cpu:0": 0.013}
+    assert cli("report", plan, "-o", tmp_path / "plan.html").code == 0
+
+
+@pytest.mark.parametrize("given", ["cpus=2", "cpus=yes", "width=3"])
+def test_what_a_file_does_not_take(cli, chain: Path, given: str) -> None:
+    ran = cli("place", chain, "--set", given)
+    assert ran.code == 2
+    assert "error[B102]" in ran.err
+
+
 def test_an_expert_file_is_followed(cli, chain: Path, tmp_path: Path) -> None:
     expert = tmp_path / "expert.json"
     expert.write_text(json.dumps({"fpgas": [{"nodes": [1]}, {"nodes": [0, 2]}]}), encoding="utf-8")

@@ -1,13 +1,16 @@
 """Graphs from files of other projects."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from baechi.cost import Problem
 from baechi.errors import BaechiError
 from baechi.frontends.workload import read_expert, read_target, with_expert
+from baechi.ir.cluster import UNLIMITED_BYTES, Device
 from baechi.ir.graph import Graph
 from baechi.ir.json import write_graph
 from baechi.ir.op import Op, Tensor
@@ -46,7 +49,7 @@ DAG: dict[str, Any] = {
 }
 
 
-def read(tmp_path: Path, data: Any, **options: bool) -> tuple[Graph, Any]:
+def read(tmp_path: Path, data: Any, **options: Any) -> tuple[Graph, Any]:
     path = tmp_path / "work.json"
     path.write_text(data if isinstance(data, str) else json.dumps(data))
     graph, defaults = read_target(path, **options)
@@ -64,6 +67,30 @@ def test_a_dnn_partitioning_workload(tmp_path: Path) -> None:
     assert graph.name == "work"
     assert [(d.name, d.cap, d.type) for d in cluster.devices] == [(f"acc:{i}", 1000, "unit") for i in range(3)]
     assert cluster.contention == "parallel"
+
+
+def test_a_workload_with_its_own_cpu(tmp_path: Path) -> None:
+    graph, cluster = read(tmp_path, DNN, cpus=1)
+    plain, accelerators = read(tmp_path, DNN)
+    assert [op.host_seconds for op in graph.ops] == pytest.approx([0.015, 0.02, 0.0025, 0.03])
+    assert [replace(op, host_seconds=None) for op in graph.ops] == list(plain.ops)
+    assert cluster.devices == (*accelerators.devices, Device("cpu:0", UNLIMITED_BYTES, in_host_memory=True))
+    a = Problem(graph, cluster).arrays
+    assert a.ticks[:, 0].tolist() == [1_500_000_000, 2_000_000_000, 2_500_000_000, 3_000_000_000]
+    assert a.ticks[:, 3].tolist() == [15_000_000_000, 20_000_000_000, 2_500_000_000, 30_000_000_000]
+
+
+@pytest.mark.parametrize(("data", "cpus", "there"), [(DNN, 2, 1), (DNN, -1, 1), (DAG, 1, 0)])
+def test_cpus_that_a_file_has_not(tmp_path: Path, data: Any, cpus: int, there: int) -> None:
+    with pytest.raises(BaechiError, match=f"the file has {there} CPUs, not {cpus}") as caught:
+        read(tmp_path, data, cpus=cpus)
+    assert caught.value.code == "B102"
+
+
+def test_a_cpu_that_takes_no_known_time(tmp_path: Path) -> None:
+    nodes = [{"id": "a", "fpgaLatency": 1}]
+    with pytest.raises(BaechiError, match="'cpuLatency' is missing"):
+        read(tmp_path, {"maxSizePerFPGA": 8, "maxFPGAs": 1, "maxCPUs": 1, "nodes": nodes, "edges": []}, cpus=1)
 
 
 def test_edges_of_one_cost_are_one_tensor(tmp_path: Path) -> None:

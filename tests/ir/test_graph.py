@@ -117,6 +117,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "temp_bytes": {"temp_bytes": 1},
     "persistent_bytes": {"persistent_bytes": 1},
     "seconds": {"seconds": 1.0},
+    "host_seconds": {"host_seconds": 1.0},
     "group": {"group": "g"},
     "after": {"after": ("a",)},
     "phase": {"phase": "backward"},

@@ -3,6 +3,7 @@
 import _thread
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import permutations
 from types import ModuleType
 
@@ -30,6 +31,7 @@ def clusters(brute: ModuleType, seed: int) -> Iterator[Cluster]:
     yield brute.cluster(brute.EQUAL, seed)
     yield brute.cluster(unequal, seed)
     yield brute.cluster(unequal, seed, links={("d0", "d1"): Link(5e-6, 1e8)})
+    yield brute.cluster((*brute.EQUAL[:2], replace(unequal[2], in_host_memory=True)), seed)
 
 
 def lanes(problem: Problem, device: np.ndarray, sequence: np.ndarray) -> Iterator[Schedule]:

@@ -1,5 +1,7 @@
 """The parts of the local search against the simulator and against plain Python."""
 
+from itertools import combinations_with_replacement, islice
+
 import numpy as np
 import pytest
 
@@ -135,6 +137,7 @@ def every_home(problem: Problem) -> list[np.ndarray]:
 def test_balancing_finds_the_best_placement_of_a_few_groups() -> None:
     for seed in range(8):
         problem = make_problem(seed, 8, 2, objective="throughput")
+        problem = on_host(problem, 3) if seed % 2 else problem
         a = problem.arrays
         best = min(int(loads(a, home[a.group]).max()) for home in every_home(problem))
         found = balance(a, random_home(problem, seed), a.order, 4000, seed, 0.1)
@@ -159,6 +162,35 @@ def test_the_first_chain_is_the_best_of_all_cuts_of_the_topological_order(seed: 
     cuts = [(i, j) for i in range(groups + 1) for j in range(i, groups + 1)]
     best = min(loads(a, np.searchsorted(np.array(cut), place, side="right")[a.group]).max() for cut in cuts)
     assert loads(a, next(chain_splits(a))[a.group]).max() == best
+
+
+def on_host(problem: Problem, slower: int) -> Problem:
+    """The same with a last device that works in host memory, so many times slower than the first."""
+    a = problem.arrays
+    ticks = a.ticks.copy()
+    ticks[:, -1] = slower * ticks[:, 0]
+    pays = np.ones(len(a.cap), np.int64)
+    pays[-1] = 0
+    return problem.with_arrays(a._replace(ticks=ticks, pays=pays))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_cut_around_a_host_is_the_best_with_its_work_anywhere_in_the_line(seed: int) -> None:
+    """Every choice of a segment for each of two devices, in their order; the host has all else."""
+    problem = on_host(make_problem(seed, 9, 3, objective="throughput"), 1 + seed % 4)
+    a = problem.arrays
+    place, groups = turns(a), len(a.group_ptr) - 1
+    ends = combinations_with_replacement(range(groups + 1), 4)
+    homes = (np.array([2, 0, 2, 1, 2])[np.searchsorted(end, place, side="right")] for end in ends)
+    best = min(int(loads(a, home[a.group]).max()) for home in homes)
+    _, around = islice(chain_splits(a), 2)
+    assert loads(a, around[a.group]).max() == pytest.approx(best, rel=1e-5)
+
+
+def test_a_host_that_is_too_small_is_not_cut_around() -> None:
+    problem = on_host(make_problem(2, 9, 3), 1)
+    a = problem.arrays._replace(persistent=np.full(9, 2), cap=np.array([100, 100, 1]))
+    assert all((home != 2).all() for home in chain_splits(a))
 
 
 def test_chains_that_cannot_fit_are_left_out() -> None:

@@ -38,7 +38,8 @@ class Played(NamedTuple):
 
 
 def op_ticks(graph: Graph, cluster: Cluster, op: str, device: str) -> int:
-    seconds = graph.op[op].seconds
+    on_host = cluster.device[device].in_host_memory and graph.op[op].host_seconds is not None
+    seconds = graph.op[op].host_seconds if on_host else graph.op[op].seconds
     assert seconds is not None, "the reference knows declared times only"
     return round(Fraction(seconds) / Fraction(cluster.device[device].speed) * TICKS)
 
@@ -62,7 +63,7 @@ def needed_transfers(graph: Graph, device: Mapping[str, str]) -> list[TransferKe
 def waits(
     graph: Graph, cluster: Cluster, device: Mapping[str, str], order: Orders, transfers: Sequence[TransferKey]
 ) -> dict[str | TransferKey, list[str | TransferKey]]:
-    """What each op and transfer waits for."""
+    """What each op and transfer waits for; a device that works in host memory has no lanes."""
     found: dict[str | TransferKey, list[str | TransferKey]] = {}
     for op in graph.ops:
         here = device[op.name]
@@ -81,6 +82,7 @@ def waits(
             "duplex": [("send", key[1]), ("receive", key[2])],
             "parallel": [],
         }[cluster.contention]
+        lanes = [lane for lane in lanes if not cluster.device[lane[1]].in_host_memory]
         found[key] += [last[lane] for lane in lanes if lane in last]
         last.update(dict.fromkeys(lanes, key))
     return found

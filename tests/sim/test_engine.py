@@ -25,8 +25,12 @@ from baechi.sim.evaluate import transfer_keys
 TICKS = 10**12
 
 
-def make_cluster(count: int, contention: Contention, *, speeds: bool = False) -> Cluster:
-    devices = tuple(Device(f"d{k}", 1 << 40, speed=2.0**k if speeds else 1.0) for k in range(count))
+def make_cluster(count: int, contention: Contention, *, speeds: bool = False, hosts: int = 0) -> Cluster:
+    """Devices, the last `hosts` of which work in host memory."""
+    devices = tuple(
+        Device(f"d{k}", 1 << 40, speed=2.0**k if speeds else 1.0, in_host_memory=k >= count - hosts)
+        for k in range(count)
+    )
     links = {("d0", "d1"): Link(3e-6, 5e8)} if count > 1 else {}
     return Cluster(devices, Link(2e-6, 1e8), links, contention)
 
@@ -50,7 +54,9 @@ dags = st.builds(
     reach=st.integers(2, 12),
 )
 graphs = st.builds(scattered, dags, st.integers(1, 4))
-clusters = st.builds(make_cluster, st.integers(1, 4), st.sampled_from(CONTENTIONS), speeds=st.booleans())
+clusters = st.builds(
+    make_cluster, st.integers(1, 4), st.sampled_from(CONTENTIONS), speeds=st.booleans(), hosts=st.integers(0, 2)
+)
 
 
 def ticks(seconds: float) -> int:

@@ -5,10 +5,13 @@ it receives, each tensor once. As a function of the set of groups on the device 
 it over all sets that have the group is a minimum cut of a network: the groups of the device are those on the source's
 side. A group is cut from the sink at the cost of its work. A tensor's node "sent" hangs on its maker at the tensor's
 cost and pulls its readers in; the node "received" hangs on all readers and is cut from the maker at that cost.
+
+That is the load of a device that pays for transfers. Devices that work in host memory can take some groups from them,
+at the cost of the groups' work there.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -46,46 +49,88 @@ class Network(NamedTuple):
 
 
 def heaviest_least_load(a: Arrays) -> int:
-    """The highest `least_load` of a group, in ticks: no plan's highest load is lower.
+    """The highest `least_load` of a group that hosts leave to others, in ticks: no plan's highest load is lower.
 
     The groups are tried from the dearest to have alone, which none needs more than; in graphs that are too large
-    for that, only as many as there is time for, and of graphs with over 300,000 reads none: a group's work counts. Where not everything fits on one device, memory has its price: what
-    persists of the device's groups is at most its memory, so at any price for each byte the least of load and price
-    together, less the price of all memory, is a bound too.
+    for that, only as many as there is time for, and of graphs with over 300,000 reads none: a group's work counts.
+    Where not everything fits on one device, memory has its price: what persists of the device's groups is at most its
+    memory, so at any price for each byte the least of load and price together, less the price of all memory, is a
+    bound too.
     """
-    work = np.zeros(len(a.group_ptr) - 1, np.int64)
-    np.add.at(work, a.group, a.ticks.min(axis=1))
     if len(a.in_t) > _MOST_READS:
-        return int(work.max(initial=0))
-    net = network_of(a)
+        return int(_work(a, a.ticks.min(axis=1)).max(initial=0))
+    net, hosts = network_of(a), _Hosts(_host_work(a), max(1, int((a.pays == 0).sum())))
     best, tries = 0, max(4, _MOST_VISITS // max(1, len(net.head)))
     nothing = np.zeros(len(net.alone), np.int64)
-    found: list[tuple[int, int]] = []
+    found: dict[int, int] = {}
     for g in np.argsort(-net.alone, kind="stable")[:tries].tolist():
         if net.alone[g] <= best:
             break
-        found.append((least_load(net, g, nothing), g))
-        best = max(best, found[-1][0])
-    return max((best, *_with_memory(a, net, [g for _, g in sorted(found, reverse=True)[: tries // len(_PRICES)]])))
+        found[g] = least_load(net, g, nothing)
+        best = hosts.relieve(found) if found[g] > best else best
+    dearest = sorted(found, key=lambda g: (found[g], g), reverse=True)[: tries // len(_PRICES)]
+    for g, ticks in _with_memory(a, net, dearest):
+        found[g] = max(found[g], ticks)
+    return hosts.relieve(found)
 
 
-def _with_memory(a: Arrays, net: Network, groups: list[int]) -> Iterator[int]:
+class _Hosts(NamedTuple):
+    """The devices that work in host memory.
+
+    Attributes:
+        work: (groups,) ticks of each group on the best of them; endless where there is none.
+        number: how many there are, at least 1.
+    """
+
+    work: Ints
+    number: int
+
+    def relieve(self, least: Mapping[int, int]) -> int:
+        """The highest load that is left when hosts take what is dearest for others.
+
+        Of any groups, one is on a device that pays, or all are on hosts.
+
+        Args:
+            least: by group, the least load of a device that pays and has it.
+        """
+        best = most = total = 0
+        for g in sorted(least, key=lambda g: (-least[g], g)):
+            total, most = total + int(self.work[g]), max(most, int(self.work[g]))
+            best = max(best, min(least[g], max(most, -(-total // self.number))))
+        return best
+
+
+def _work(a: Arrays, ticks: Ints) -> Ints:
+    """(groups,) ticks of the ops of each."""
+    work = np.zeros(len(a.group_ptr) - 1, np.int64)
+    np.add.at(work, a.group, ticks)
+    return work
+
+
+def _host_work(a: Arrays) -> Ints:
+    """(groups,) ticks of the ops of each on the best device that works in host memory; endless where there is none."""
+    least = np.full(len(a.group_ptr) - 1, _ENDLESS)
+    for d in np.flatnonzero(a.pays == 0):
+        least = np.minimum(least, _work(a, a.ticks[:, d]))
+    return least
+
+
+def _with_memory(a: Arrays, net: Network, groups: list[int]) -> Iterator[tuple[int, int]]:
     nbytes = np.zeros(len(net.alone))
     np.add.at(nbytes, a.group, a.persistent.astype(np.float64))
-    room, work = float(a.cap.max()), float(net.alone.sum())
+    room, work = float(a.cap[_paying(a)].max()), float(net.alone.sum())
     if nbytes.sum() <= room or nbytes.max() > room:
         return
     for price in _PRICES:
         extra = np.floor(nbytes / room * (price * work)).astype(np.int64)
         for g in groups[:_PRICED]:
-            yield least_load(net, g, extra) - math.ceil(price * work)
+            yield g, least_load(net, g, extra) - math.ceil(price * work)
 
 
 def network_of(a: Arrays) -> Network:
-    """The network of a problem, each op on its fastest device, each transfer on its fastest link."""
+    """The network of a device that pays: each op on the fastest device that does, each transfer on its fastest link."""
     blocks = len(a.group_ptr) - 1
-    work = np.zeros(blocks, np.int64)
-    np.add.at(work, a.group, a.ticks.min(axis=1))
+    work = _work(a, a.ticks[:, _paying(a)].min(axis=1))
     cost = least_transfer(a)
     read = np.repeat(np.arange(len(a.t_op)), np.diff(a.rd_ptr))
     sends = (a.group[a.t_op[read]] != a.group[a.rd_op]) & (cost[read] > 0)
@@ -106,6 +151,12 @@ def network_of(a: Arrays) -> Network:
     np.add.at(alone, made, ticks)
     np.add.at(alone, reader, cost[tensor])
     return Network(ptr, np.argsort(start, kind="stable"), np.column_stack([head, tail]).ravel(), both, alone)
+
+
+def _paying(a: Arrays) -> Ints:
+    """The devices that pay for transfers; where none does, all."""
+    paying = np.flatnonzero(a.pays)
+    return paying if len(paying) else np.arange(len(a.pays))
 
 
 @kernel
