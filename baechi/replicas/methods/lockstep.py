@@ -117,11 +117,11 @@ class Lockstep:
         self.seconds += max(self.costs.seconds(request, len(requests)) for request in requests)
         if isinstance(requests[0], Swap):
             return [_rows_for(request, requests) for request in requests if isinstance(request, Swap)]
-        rows = [request.tensor for request in requests if getattr(request, "active", True)]
-        if not rows:
+        active = [request for request in requests if getattr(request, "active", True)]
+        if not active:
             raise BaechiError("B834", f"in step {self.t} no worker takes part")
-        stacked = torch.stack(rows)
-        return [stacked.mean(0) if kind is Mean else stacked] * len(requests)
+        rows, made = torch.stack([request.tensor for request in active]), getattr(active[0], "made", None)
+        return [_mean(rows, active) if kind is Mean else made(rows) if made else rows] * len(requests)
 
 
 def wire_nbytes(request: Request) -> int:
@@ -135,6 +135,15 @@ def sizes_of(problem: Problem) -> tuple[int, ...]:
     """Elements of each tensor in a problem's vector; one tensor where it does not tell."""
     shapes = getattr(problem, "shapes", None) or ((problem.size,),)
     return tuple(int(torch.Size(shape).numel()) for shape in shapes)
+
+
+def _mean(rows: Tensor, active: Sequence[Request]) -> Tensor:
+    """The mean of rows; those that have equal weights are not multiplied, so that rounding is that of the plain one."""
+    weights = [getattr(request, "weight", None) or 1.0 for request in active]
+    if weights.count(weights[0]) == len(weights):
+        return rows.mean(0)
+    shares = torch.tensor(weights, dtype=torch.float64, device=rows.device) / sum(weights)
+    return torch.einsum("w,w...->...", shares.to(rows.dtype), rows)
 
 
 def _rows_for(request: Swap, requests: Sequence[Request]) -> Tensor:

@@ -33,6 +33,7 @@ class Text(Learner):
         layers: blocks of attention and a perceptron.
         context: bytes that it sees.
         partition: `iid`: windows of all files; `files`: each worker has consecutive files of its own.
+        skew: how unequal the workers' numbers of windows are; as `partition` has it.
         batch: windows of a gradient.
         seed: of the partition and all draws.
         device: where the data is.
@@ -50,6 +51,7 @@ class Text(Learner):
         layers: int = 2,
         context: int = 64,
         partition: str = "iid",
+        skew: float = 0.0,
         batch: int = 8,
         seed: int = 0,
         device: str | torch.device = "cpu",
@@ -59,7 +61,7 @@ class Text(Learner):
             what = f"problem 'bytes': width {width}, {layers} layers, context {context}"
             raise BaechiError("B820", what, help="a multiple of 32, at least 1, and at least 2")
         train, held_out = (_windows(part, context).to(device) for part in _corpus())
-        parts = _parts(partition, len(train), workers, seed)
+        parts = _parts(partition, len(train), workers, seed, skew)
         self._heads, self._layers = width // 32, layers
         self._hidden = torch.full((context, context), float("-inf"), device=device, dtype=dtype).triu(1)
         block = [(width,), (width, 3 * width), (width, width), (width,), (width, 4 * width), (4 * width, width)]
@@ -117,12 +119,12 @@ def _windows(text: bytes, context: int) -> Tensor:
     return torch.from_numpy(np.frombuffer(text[:whole], np.uint8).astype(np.int64)).view(-1, context + 1)
 
 
-def _parts(how: str, windows: int, workers: int, seed: int) -> list[Tensor]:
+def _parts(how: str, windows: int, workers: int, seed: int, skew: float) -> list[Tensor]:
     if how == "files":
-        return partition("sorted", torch.arange(windows), workers, seed)
+        return partition("sorted", torch.arange(windows), workers, seed, skew=skew)
     if how != "iid":
         raise BaechiError("B820", f"no partition '{how}' of bytes", help="one of: iid, files")
-    return partition("iid", torch.arange(windows), workers, seed)
+    return partition("iid", torch.arange(windows), workers, seed, skew=skew)
 
 
 @cache

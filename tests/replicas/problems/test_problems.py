@@ -112,6 +112,22 @@ def test_partitions_have_each_example_once(how):
     assert largest < 0.25 if how == "iid" else largest > 0.3
 
 
+@pytest.mark.parametrize("how", ["iid", "dirichlet", "sorted"])
+def test_a_skewed_partition_has_each_example_once_and_sizes_of_the_same_draw(how):
+    labels = torch.arange(1000) % 10
+    mild, steep = (partition(how, labels, 7, seed=3, skew=skew) for skew in (0.5, 2.0))
+    for parts in (mild, steep):
+        assert sorted(torch.cat(parts).tolist()) == list(range(1000))
+        assert min(map(len, parts)) >= 1
+    # log-normal sizes: their logarithms are apart by skew, to rounding to whole examples and the one of each
+    apart = [max(map(len, parts)) / min(map(len, parts)) for parts in (mild, steep)]
+    assert apart[1] == pytest.approx(apart[0] ** 4, rel=0.3)
+
+
+def test_more_workers_than_a_skew_leaves_examples_for_have_one_each():
+    assert list(map(len, partition("iid", torch.zeros(5), 5, seed=0, skew=3.0))) == [1] * 5
+
+
 @pytest.mark.parametrize(
     ("name", "options", "code", "says"),
     [
@@ -125,6 +141,7 @@ def test_partitions_have_each_example_once(how):
         ("mnist", {"workers": 0}, "B820", "0 workers"),
         ("mnist", {"batch": 0}, "B820", "batch of 0"),
         ("mnist", {"partition": "dirichlet", "alpha": 0.0}, "B820", "alpha"),
+        ("mnist", {"skew": -1.0}, "B820", "skew -1"),
         ("quadratic", {"condition": 0.5}, "B820", "condition"),
         ("regression", {"examples": 0}, "B820", "examples"),
         ("bytes", {"width": 33}, "B820", "width 33"),
