@@ -193,12 +193,14 @@ class ProblemOracle:
         worker: whose data.
         t: the step.
         gradients: computed, each of the cost of one; a Hessian-vector product counts twice.
+        flipped: whether the labels are false.
     """
 
     problem: "Problem"
     worker: int
     t: int
     gradients: int = 0
+    flipped: bool = False
 
     @property
     def examples(self) -> int:
@@ -208,7 +210,7 @@ class ProblemOracle:
     def gradient(self, x: Tensor) -> Tensor:
         """As `Oracle`."""
         self.gradients += 1
-        return self.problem.gradient(x, self.worker, self.t)[1]
+        return self.problem.gradient(x, self.worker, self.t, flipped=self.flipped)[1]
 
     def curvature(self, x: Tensor, v: Tensor) -> Tensor:
         """As `Oracle`."""

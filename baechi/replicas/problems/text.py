@@ -20,7 +20,6 @@ _BYTES = 256
 _CORPUS_BYTES = 4_000_000
 _HELD_OUT = 10
 """Each file of so many is held out."""
-_TEST_WINDOWS = 64
 _SKIPPED = frozenset({"__pycache__", "idlelib", "lib2to3", "site-packages", "test", "tests"})
 
 
@@ -35,6 +34,7 @@ class Text(Learner):
         partition: `iid`: windows of all files; `files`: each worker has consecutive files of its own.
         skew: how unequal the workers' numbers of windows are; as `partition` has it.
         batch: windows of a gradient.
+        held_out: windows of loss and accuracy, at most.
         seed: of the partition and all draws.
         device: where the data is.
         dtype: of the vectors.
@@ -53,21 +53,22 @@ class Text(Learner):
         partition: str = "iid",
         skew: float = 0.0,
         batch: int = 8,
+        held_out: int = 64,
         seed: int = 0,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if width < 32 or width % 32 or layers < 1 or context < 2:
-            what = f"problem 'bytes': width {width}, {layers} layers, context {context}"
-            raise BaechiError("B820", what, help="a multiple of 32, at least 1, and at least 2")
-        train, held_out = (_windows(part, context).to(device) for part in _corpus())
+        if width < 32 or width % 32 or layers < 1 or context < 2 or held_out < 1:
+            what = f"problem 'bytes': width {width}, {layers} layers, context {context}, {held_out} held out"
+            raise BaechiError("B820", what, help="a multiple of 32, at least 1, at least 2, and at least 1")
+        train, rest = (_windows(part, context).to(device) for part in _corpus())
         parts = _parts(partition, len(train), workers, seed, skew)
         self._heads, self._layers = width // 32, layers
         self._hidden = torch.full((context, context), float("-inf"), device=device, dtype=dtype).triu(1)
         block = [(width,), (width, 3 * width), (width, width), (width,), (width, 4 * width), (4 * width, width)]
         shapes = [(_BYTES, width), (context, width), *block * layers, (width,)]
-        every = max(1, len(held_out) // _TEST_WINDOWS)
-        examples, test = _examples(train), _examples(held_out[::every][:_TEST_WINDOWS])
+        every = max(1, len(rest) // held_out)
+        examples, test = _examples(train), _examples(rest[::every][:held_out])
         super().__init__("bytes", shapes, parts, examples, test, batch=batch, seed=seed, dtype=dtype)
 
     def start(self, seed: int = 0) -> Tensor:
