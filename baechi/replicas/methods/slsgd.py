@@ -17,8 +17,9 @@ __all__ = ["Slsgd", "SlsgdWorker"]
 class Slsgd(FedAvg):
     """x = (1 - alpha) x + alpha Aggr(x_i of the round's clients): option I the mean, option II a trimmed mean.
 
-    alpha=1 and b=0 are FedAvg; its authors' mean is a plain one. On one quadratic whose steps contract by c, with k of n clients drawn each round and
-    optima of variance s^2, x has the variance alpha^2 (1-c)^2 s^2/k (1-k/n) / (1-r^2), r = 1 - alpha (1-c).
+    alpha=1 and b=0 are FedAvg, but that the mean is a plain one where `weights` do not say otherwise. On one quadratic
+    whose steps contract by c, with k of n clients drawn each round and optima of variance s^2, x has the variance
+    alpha^2 (1-c)^2 s^2/k (1-k/n) / (1-r^2), r = 1 - alpha (1-c).
 
     Attributes:
         alpha: how far the server moves, above 0 to 1.

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from baechi.errors import BaechiError
-from baechi.replicas.problems.base import Examples, Learner, starting
+from baechi.replicas.problems.base import Examples, Learner, generator, starting
 from baechi.replicas.problems.partition import partition
 
 __all__ = ["Text"]
@@ -33,6 +33,7 @@ class Text(Learner):
         context: bytes that it sees.
         partition: `iid`: windows of all files; `files`: each worker has consecutive files of its own.
         skew: how unequal the workers' numbers of windows are; as `partition` has it.
+        windows: to train on, drawn from all; 0 is all of them.
         batch: windows of a gradient.
         held_out: windows of loss and accuracy, at most.
         seed: of the partition and all draws.
@@ -52,6 +53,7 @@ class Text(Learner):
         context: int = 64,
         partition: str = "iid",
         skew: float = 0.0,
+        windows: int = 0,
         batch: int = 8,
         held_out: int = 64,
         seed: int = 0,
@@ -62,6 +64,10 @@ class Text(Learner):
             what = f"problem 'bytes': width {width}, {layers} layers, context {context}, {held_out} held out"
             raise BaechiError("B820", what, help="a multiple of 32, at least 1, at least 2, and at least 1")
         train, rest = (_windows(part, context).to(device) for part in _corpus())
+        if not 0 <= windows <= len(train):
+            raise BaechiError("B820", f"problem 'bytes': {windows} windows of {len(train)}", help="0 is all")
+        drawn = torch.randperm(len(train), generator=generator(seed, workers, 4))[:windows].sort().values
+        train = train[drawn] if windows else train
         parts = _parts(partition, len(train), workers, seed, skew)
         self._heads, self._layers = width // 32, layers
         self._hidden = torch.full((context, context), float("-inf"), device=device, dtype=dtype).triu(1)

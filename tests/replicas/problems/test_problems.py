@@ -101,6 +101,16 @@ def test_the_digits_are_split_without_overlap():
     assert 0.0 <= float(images.min()) < float(images.max()) <= 1.0
 
 
+def test_fewer_windows_of_bytes_are_drawn_from_all_and_others_held_out():
+    few, whole = (problem("bytes", **SMALL["bytes"] | {"windows": n, "held_out": 100}) for n in (30, 0))
+    assert [len(part) for part in few.parts] == [10, 10, 10]
+    assert (len(few.train), len(few.test), len(whole.test)) == (30, 100, 100)
+    every = {bytes(window) for window in whole.train.inputs.to(torch.uint8).numpy()}
+    assert all(bytes(window) in every for window in few.train.inputs.to(torch.uint8).numpy())
+    other = problem("bytes", **SMALL["bytes"] | {"windows": 30, "seed": 1})
+    assert not torch.equal(few.train.inputs, other.train.inputs)
+
+
 @pytest.mark.parametrize("how", ["iid", "dirichlet", "sorted"])
 def test_partitions_have_each_example_once(how):
     labels = torch.arange(1000) % 10
@@ -145,6 +155,8 @@ def test_more_workers_than_a_skew_leaves_examples_for_have_one_each():
         ("quadratic", {"condition": 0.5}, "B820", "condition"),
         ("regression", {"examples": 0}, "B820", "examples"),
         ("bytes", {"width": 33}, "B820", "width 33"),
+        ("bytes", {"held_out": 0}, "B820", "0 held out"),
+        ("bytes", {"windows": 10**7}, "B820", "10000000 windows"),
         ("bytes", {"partition": "sorted"}, "B820", "no partition"),
     ],
 )
