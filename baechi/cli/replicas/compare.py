@@ -8,12 +8,14 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from baechi.cli.arguments import pairs, positive
 from baechi.cli.output import emit, emit_json, progress, say
 from baechi.errors import BaechiError
 from baechi.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
     from baechi.replicas.comparison.race import Entry, Race
+    from baechi.replicas.methods.hostile import Hostile
 
 __all__ = ["configure", "execute"]
 
@@ -37,6 +39,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=int, default=1, metavar="N", help="runs of each, from seeds 0 to N-1 (default 1)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="M.OPTION=VALUE", help="an option of a method")
+    parser.add_argument(
+        "--attack", metavar="NAME", help="the hostile workers' messages are one: NAME or NAME:OPTION=VALUE:…"
+    )
+    parser.add_argument("--hostile", type=positive, default=1, metavar="Q", help="with --attack: how many (default 1)")
     parser.add_argument("--data", action="append", default=[], metavar="OPTION=VALUE", help="an option of the problem")
     parser.add_argument(
         "--points", type=int, default=40, metavar="N", help="how often the loss is looked at (default 40)"
@@ -92,7 +98,17 @@ def _race(args: argparse.Namespace) -> "Race":
         range(args.seeds),
         points=args.points,
         costs=costs,
+        hostile=_hostile(args),
     )
+
+
+def _hostile(args: argparse.Namespace) -> "Hostile | None":
+    from baechi.replicas.methods.hostile import Hostile
+
+    if args.attack is None:
+        return None
+    name, *given = args.attack.split(":")
+    return Hostile(name, args.hostile, pairs(given, "--attack"))
 
 
 def _entries(labels: Sequence[str], settings: Sequence[str]) -> "list[Entry]":

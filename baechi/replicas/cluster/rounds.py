@@ -93,6 +93,9 @@ class Rounds:
         BaechiError: B802 when the model is no module, B831 on a bad method or option.
     """
 
+    examples = 1
+    """A loop does not tell how many it has: all count alike, where the method's `weights` do not say."""
+
     def __init__(self, place: Place, model: Any, optimizer: Any) -> None:
         if not isinstance(model, nn.Module):
             what = f"method '{place.name}' needs the gradients of a module"
@@ -159,9 +162,9 @@ class _Collective:
     def step(self, worker: Any, t: int, oracle: Rounds) -> None:
         drive(worker.step(t, oracle), self)
 
-    def mean(self, tensor: Tensor, active: bool = True) -> Tensor:
+    def mean(self, tensor: Tensor, active: bool = True, weight: float | None = None) -> Tensor:
         self.sent += tensor.nbytes * active
-        return self._group.mean(tensor, active)
+        return self._group.mean(tensor, active, weight)
 
     def gather(self, tensor: Tensor, active: bool = True) -> Tensor:
         self.sent += tensor.nbytes * active

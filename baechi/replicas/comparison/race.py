@@ -11,6 +11,7 @@ from baechi.replicas.methods import method
 
 if TYPE_CHECKING:
     from baechi.replicas.methods.core import Runner
+    from baechi.replicas.methods.hostile import Hostile
     from baechi.replicas.methods.lockstep import Costs
     from baechi.replicas.problems.base import Problem
 
@@ -127,6 +128,7 @@ def race(
     *,
     points: int = 40,
     costs: "Costs | None" = None,
+    hostile: "Hostile | None" = None,
     progress: Callable[[str], None] | None = None,
 ) -> Race:
     """Run every method from every seed.
@@ -139,6 +141,7 @@ def race(
         seeds: at least one.
         points: how often the loss is looked at, spread evenly over the budget.
         costs: of the virtual clock.
+        hostile: the workers that attack every method.
         progress: is told which run begins.
 
     Raises:
@@ -160,8 +163,9 @@ def race(
         for entry, made in zip(entries, methods, strict=True):
             if progress is not None:
                 progress(f"{entry.label}, seed {seed}")
-            found = _run(made.runner(problem, workers, seed, costs), problem, budget, points)
-            curves.append(Curve(entry, seed, found, _expected(made, problem, workers, seed, found)))
+            found = _run(made.runner(problem, workers, seed, costs, hostile), problem, budget, points)
+            expected = () if hostile else _expected(made, problem, workers, seed, found)
+            curves.append(Curve(entry, seed, found, expected))
     return Race(name, workers, budget, costs, tuple(curves))
 
 

@@ -5,7 +5,7 @@ and is sent the answer. `drive` runs it over a `Collective`, one process for eac
 in one process. Answers are shared: a worker copies what it keeps.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -38,18 +38,27 @@ class Mean:
     Attributes:
         tensor: of this worker; all have the same shape and type.
         active: whether it takes part; one that does not is answered all the same.
+        weight: of this worker in a weighted mean, more than 0; None on all where all count alike.
     """
 
     tensor: Tensor
     active: bool = True
+    weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gather:
-    """Asks for all workers' tensors as rows, (workers that take part, elements); attributes as `Mean`."""
+    """Asks for all workers' tensors as rows, (workers that take part, elements), or for what is made of them.
+
+    Attributes:
+        tensor: as `Mean`.
+        active: as `Mean`.
+        made: what to make of the rows, the same on all workers, so that one process does it once; None: the rows.
+    """
 
     tensor: Tensor
     active: bool = True
+    made: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +82,10 @@ Step: TypeAlias = Generator[Request, Tensor, None]
 class Oracle(Protocol):
     """A worker's own data at one step."""
 
+    @property
+    def examples(self) -> int:
+        """How many the worker has; n_k of the federated methods."""
+
     def gradient(self, x: Tensor) -> Tensor:
         """At x, (d,)."""
 
@@ -83,7 +96,7 @@ class Oracle(Protocol):
 class Collective(Protocol):
     """Workers that answer one another, each in its own process; as `baechi.replicas.methods.distributed` does."""
 
-    def mean(self, tensor: Tensor, active: bool = True) -> Tensor:
+    def mean(self, tensor: Tensor, active: bool = True, weight: float | None = None) -> Tensor:
         """As `Mean` asks."""
 
     def gather(self, tensor: Tensor, active: bool = True) -> Tensor:
@@ -163,9 +176,10 @@ def drive(step: Step, collective: Collective) -> None:
         except StopIteration:
             return
         if isinstance(request, Mean):
-            answer = collective.mean(request.tensor, request.active)
+            answer = collective.mean(request.tensor, request.active, request.weight)
         elif isinstance(request, Gather):
-            answer = collective.gather(request.tensor, request.active)
+            rows = collective.gather(request.tensor, request.active)
+            answer = rows if request.made is None else request.made(rows)
         else:
             answer = collective.swap(request.tensor, request.peers)
 
@@ -179,17 +193,24 @@ class ProblemOracle:
         worker: whose data.
         t: the step.
         gradients: computed, each of the cost of one; a Hessian-vector product counts twice.
+        flipped: whether the labels are false.
     """
 
     problem: "Problem"
     worker: int
     t: int
     gradients: int = 0
+    flipped: bool = False
+
+    @property
+    def examples(self) -> int:
+        """As `Oracle`."""
+        return self.problem.examples(self.worker)
 
     def gradient(self, x: Tensor) -> Tensor:
         """As `Oracle`."""
         self.gradients += 1
-        return self.problem.gradient(x, self.worker, self.t)[1]
+        return self.problem.gradient(x, self.worker, self.t, flipped=self.flipped)[1]
 
     def curvature(self, x: Tensor, v: Tensor) -> Tensor:
         """As `Oracle`."""

@@ -10,6 +10,7 @@ from baechi.errors import BaechiError
 from baechi.replicas.methods.core import Runner, Worker
 
 if TYPE_CHECKING:
+    from baechi.replicas.methods.hostile import Hostile
     from baechi.replicas.methods.lockstep import Costs
     from baechi.replicas.problems.base import Problem
 
@@ -121,7 +122,14 @@ class Descent:
         """The worker's class, made with `state`."""
         raise NotImplementedError
 
-    def runner(self, problem: "Problem", workers: int, seed: int, costs: "Costs | None" = None) -> Runner:
+    def runner(
+        self,
+        problem: "Problem",
+        workers: int,
+        seed: int,
+        costs: "Costs | None" = None,
+        hostile: "Hostile | None" = None,
+    ) -> Runner:
         """All workers on a problem.
 
         Args:
@@ -129,7 +137,8 @@ class Descent:
             workers: how many.
             seed: of the start and of all that the method draws.
             costs: of computing and sending, for the virtual clock.
+            hostile: the workers that attack.
         """
         from baechi.replicas.methods.lockstep import Lockstep
 
-        return Lockstep(self, problem, workers, seed, costs)
+        return Lockstep(self, problem, workers, seed, costs, hostile)

@@ -21,8 +21,10 @@ class TorchCollective:
     def __init__(self, group: Any = None) -> None:
         self._group, self._workers = group, distributed.get_world_size(group)
 
-    def mean(self, tensor: Tensor, active: bool = True) -> Tensor:
-        """As `Collective`: one all-reduce, that also counts who takes part."""
+    def mean(self, tensor: Tensor, active: bool = True, weight: float | None = None) -> Tensor:
+        """As `Collective`: one all-reduce, that also counts who takes part; a weighted one sums the weights before."""
+        if weight is not None:
+            return self._weighted(tensor, weight if active else 0.0)
         flat = torch.cat(
             [tensor.flatten() if active else torch.zeros_like(tensor).flatten(), tensor.new_ones(1) * active]
         )
@@ -30,6 +32,15 @@ class TorchCollective:
         if not flat[-1] > 0.5:
             raise BaechiError("B834", "no worker takes part")
         return (flat[:-1] / flat[-1]).view_as(tensor)
+
+    def _weighted(self, tensor: Tensor, weight: float) -> Tensor:
+        total = torch.full((1,), weight, dtype=torch.float64, device=tensor.device)
+        distributed.all_reduce(total, group=self._group)
+        if not total > 0:
+            raise BaechiError("B834", "no worker takes part")
+        share = tensor * (weight / float(total)) if weight else torch.zeros_like(tensor)
+        distributed.all_reduce(share, group=self._group)
+        return share
 
     def gather(self, tensor: Tensor, active: bool = True) -> Tensor:
         """As `Collective`: those that do not take part send what nobody reads."""

@@ -14,6 +14,7 @@ from baechi.replicas.methods.core import Oracle, Runner, Worker
 from baechi.replicas.methods.descent import Descent
 
 if TYPE_CHECKING:
+    from baechi.replicas.methods.hostile import Hostile
     from baechi.replicas.methods.lockstep import Costs
     from baechi.replicas.problems.base import Problem
 
@@ -91,8 +92,17 @@ class FedAsync(Descent):
         """The server, with the first version."""
         return Server(self, x0.detach().clone())
 
-    def runner(self, problem: "Problem", workers: int, seed: int, costs: "Costs | None" = None) -> Runner:
-        """As `Descent`."""
+    def runner(
+        self,
+        problem: "Problem",
+        workers: int,
+        seed: int,
+        costs: "Costs | None" = None,
+        hostile: "Hostile | None" = None,
+    ) -> Runner:
+        """As `Descent`, but for attacks, which are on rounds: there are none."""
+        if hostile is not None:
+            raise self.out_of_range("no attack on a method without rounds", "another method")
         from baechi.replicas.methods.delayed import Delayed
 
         return Delayed(self, problem, workers, seed, costs)

@@ -19,13 +19,21 @@ __all__ = ["FedPbc", "FedPbcWorker"]
 class FedPbc(FedAvg):
     """Every client takes H steps from its own x_i; then x_i = mean_A x for those in A, whose links are up.
 
-    The mean of the clients' models is evaluated. Its authors' rate is that of horizon = 50 h steps.
+    The mean of the clients' models is evaluated. Its authors' rate is that of horizon = 50 h steps, and their links
+    have a `fluctuation` of 0.1, 0.2 or 0.4.
     """
 
     name: ClassVar[str] = "fedpbc"
     keeps_mean: ClassVar[bool] = True
 
+    weights: tuple[float, ...] = (1.0,)
     links: str = "bernoulli"
+
+    def check(self) -> None:
+        """As `Descent`."""
+        FedAvg.check(self)
+        if self.weights != (1.0,):
+            raise self.out_of_range("weights, which would move the mean of the clients' models", "weights=1")
 
     def begin(self, **state: Any) -> Worker:
         """As `Descent`."""

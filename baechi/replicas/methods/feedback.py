@@ -48,8 +48,11 @@ def mean_compressed(
         return own, own
     if c.shared:
         return decode(c, (yield Mean(sent)), sizes, v.dtype, key), own
-    rows = yield Gather(sent)
-    return torch.stack([decode(c, row, sizes, v.dtype, key) for row in rows]).mean(0), own
+
+    def mean(rows: Tensor) -> Tensor:
+        return torch.stack([decode(c, row, sizes, v.dtype, key) for row in rows]).mean(0)
+
+    return (yield Gather(sent, made=mean)), own
 
 
 def psync(

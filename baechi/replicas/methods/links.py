@@ -1,6 +1,7 @@
 """Links to a server that are up and down: who takes part in a round, told by a seed, so that everybody knows."""
 
 from dataclasses import dataclass
+from math import pi, sin
 
 import torch
 
@@ -24,12 +25,17 @@ class Links:
         p: of each client; repeated when there are more clients.
         memory: of `markov`, 0 to below 1.
         period: of `cyclic`, rounds.
+        fluctuation: gamma of `bernoulli` and `markov`, 0 to 0.5: p becomes p (1 - gamma + gamma sin(2 pi t / wave))
+            in round t, between p and p (1 - 2 gamma) (FedPBC's).
+        wave: rounds of one such sine.
     """
 
     kind: str = "always"
     p: tuple[float, ...] = (0.5,)
     memory: float = 0.9
     period: int = 10
+    fluctuation: float = 0.0
+    wave: int = 40
 
     def check(self, name: str) -> None:
         """Refuse what is out of range.
@@ -44,6 +50,11 @@ class Links:
         if not 0 <= self.memory < 1 or self.period < 1:
             what = f"memory is {self.memory:g} and period {self.period}"
             raise refuse(name, what, "0 to below 1, and at least 1")
+        if not 0 <= self.fluctuation <= 0.5 or self.wave < 1:
+            what = f"fluctuation is {self.fluctuation:g} and wave {self.wave}"
+            raise refuse(name, what, "0 to 0.5, and at least 1")
+        if self.fluctuation and self.kind not in ("bernoulli", "markov"):
+            raise refuse(name, f"fluctuation of links '{self.kind}'", "links=bernoulli or links=markov")
 
     def up(self, seed: int, round: int, count: int, before: tuple[bool, ...]) -> tuple[bool, ...]:
         """By client, whether its link is up.
@@ -62,6 +73,8 @@ class Links:
             return tuple(
                 (round + b) % self.period < max(1, int(q * self.period + 0.5)) for b, q in zip(begins, p, strict=True)
             )
+        now = 1 - self.fluctuation + self.fluctuation * sin(2 * pi * round / self.wave)
+        p = [q * now for q in p]
         drawn = torch.rand(count, generator=Key(seed, round, _LINKS).generator(), dtype=torch.float64).tolist()
         if self.kind == "markov" and before:
             p = [q * (1 - self.memory) + self.memory * was for q, was in zip(p, before, strict=True)]

@@ -3,14 +3,17 @@
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from baechi.errors import BaechiError
+from baechi.replicas.compress.base import Key
 from baechi.replicas.methods.core import Gather, Mean, ProblemOracle, Request, Swap, Worker
 from baechi.replicas.methods.descent import Descent
+from baechi.replicas.methods.hostile import Hostile
 from baechi.replicas.problems.base import Problem
 
 __all__ = ["Costs", "Lockstep", "sizes_of", "wire_nbytes"]
@@ -54,9 +57,10 @@ class Lockstep:
         workers: how many.
         seed: of the start and of all that the method draws.
         costs: for `seconds`.
+        hostile: the workers that attack; None is nobody.
 
     Raises:
-        BaechiError: B832 when the problem has data for fewer workers.
+        BaechiError: B832 when the problem has data for fewer workers, B824 when none of them is honest.
 
     Example:
         >>> from baechi.replicas.methods import method
@@ -69,31 +73,44 @@ class Lockstep:
     """
 
     def __init__(
-        self, method: Descent, problem: Problem, workers: int, seed: int = 0, costs: Costs | None = None
+        self,
+        method: Descent,
+        problem: Problem,
+        workers: int,
+        seed: int = 0,
+        costs: Costs | None = None,
+        hostile: Hostile | None = None,
     ) -> None:
         if not 1 <= workers <= problem.workers:
             raise BaechiError("B832", f"{workers} workers, and problem '{problem.name}' has data for {problem.workers}")
-        self.problem, self.costs = problem, costs or Costs()
+        if hostile is not None and hostile.count >= workers:
+            raise BaechiError("B824", f"{hostile.count} hostile workers of {workers}", help="at least one is honest")
+        self.problem, self.costs, self.hostile, self.seed = problem, costs or Costs(), hostile, seed
+        self._honest = workers - (hostile.count if hostile is not None else 0)
         start, sizes = problem.start(seed), sizes_of(problem)
         self.workers: list[Worker] = [method.worker(i, workers, start, seed, sizes) for i in range(workers)]
         self.t, self.seconds, self.sent = 0, 0.0, [0] * workers
 
     def step(self) -> None:
         """Each worker's next step."""
-        oracles = [ProblemOracle(self.problem, i, self.t) for i in range(len(self.workers))]
+        flips = self.hostile is not None and self.hostile.flips
+        oracles = [
+            ProblemOracle(self.problem, i, self.t, flipped=flips and i >= self._honest)
+            for i in range(len(self.workers))
+        ]
         steps = [worker.step(self.t, oracle) for worker, oracle in zip(self.workers, oracles, strict=True)]
         answers: list[Any] = [None] * len(steps)
-        while True:
+        for round in count():
             asked = [_next(step, answer) for step, answer in zip(steps, answers, strict=True)]
             if all(request is None for request in asked):
                 break
-            answers = self._answer(asked)
+            answers = self._answer(asked, round)
         self.t += 1
         self.seconds += self.costs.step_seconds * max(oracle.gradients for oracle in oracles)
 
     def model(self) -> Tensor:
-        """The mean of the workers' models, (d,)."""
-        return torch.stack([worker.model for worker in self.workers]).mean(0)
+        """The mean of the honest workers' models, (d,)."""
+        return torch.stack([worker.model for worker in self.workers[: self._honest]]).mean(0)
 
     def save(self) -> bytes:
         """All that changes, between two steps."""
@@ -107,21 +124,23 @@ class Lockstep:
         """
         self.workers, self.t, self.seconds, self.sent = pickle.loads(state)
 
-    def _answer(self, asked: Sequence[Request | None]) -> list[Tensor]:
+    def _answer(self, asked: Sequence[Request | None], round: int) -> list[Tensor]:
         requests = [request for request in asked if request is not None]
         kind = type(requests[0])
         if len(requests) < len(asked) or any(type(request) is not kind for request in requests):
             raise BaechiError("B834", f"in step {self.t} the workers ask for different things")
+        if self.hostile is not None:
+            requests = self.hostile.send(requests, Key(self.seed, self.t, round))
         for i, request in enumerate(requests):
             self.sent[i] += wire_nbytes(request)
         self.seconds += max(self.costs.seconds(request, len(requests)) for request in requests)
         if isinstance(requests[0], Swap):
             return [_rows_for(request, requests) for request in requests if isinstance(request, Swap)]
-        rows = [request.tensor for request in requests if getattr(request, "active", True)]
-        if not rows:
+        active = [request for request in requests if getattr(request, "active", True)]
+        if not active:
             raise BaechiError("B834", f"in step {self.t} no worker takes part")
-        stacked = torch.stack(rows)
-        return [stacked.mean(0) if kind is Mean else stacked] * len(requests)
+        rows, made = torch.stack([request.tensor for request in active]), getattr(active[0], "made", None)
+        return [_mean(rows, active) if kind is Mean else made(rows) if made else rows] * len(requests)
 
 
 def wire_nbytes(request: Request) -> int:
@@ -135,6 +154,15 @@ def sizes_of(problem: Problem) -> tuple[int, ...]:
     """Elements of each tensor in a problem's vector; one tensor where it does not tell."""
     shapes = getattr(problem, "shapes", None) or ((problem.size,),)
     return tuple(int(torch.Size(shape).numel()) for shape in shapes)
+
+
+def _mean(rows: Tensor, active: Sequence[Request]) -> Tensor:
+    """The mean of rows; those that have equal weights are not multiplied, so that rounding is that of the plain one."""
+    weights = [getattr(request, "weight", None) or 1.0 for request in active]
+    if weights.count(weights[0]) == len(weights):
+        return rows.mean(0)
+    shares = torch.tensor(weights, dtype=torch.float64, device=rows.device) / sum(weights)
+    return torch.einsum("w,w...->...", shares.to(rows.dtype), rows)
 
 
 def _rows_for(request: Swap, requests: Sequence[Request]) -> Tensor:

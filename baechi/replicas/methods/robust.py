@@ -38,6 +38,8 @@ def aggregated(rule: str, f: int, own: Tensor, active: bool = True) -> Generator
     """
     from baechi.replicas.rules import aggregate
 
-    rows = yield Gather(own, active)
-    result: Tensor = aggregate(rule, rows, f=f)
-    return result
+    def made(rows: Tensor) -> Tensor:
+        result: Tensor = aggregate(rule, rows, f=f)
+        return result
+
+    return (yield Gather(own, active, made))

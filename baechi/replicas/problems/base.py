@@ -41,6 +41,9 @@ class Problem(Protocol):
     def steps_per_epoch(self) -> int:
         """Steps of the default batch in which a worker sees as many examples as it has."""
 
+    def examples(self, worker: int) -> int:
+        """How many a worker has; 1 where they are drawn without end."""
+
     def start(self, seed: int = 0) -> Tensor:
         """Parameters to begin with, (d,)."""
 
@@ -146,6 +149,10 @@ class Learner:
     def steps_per_epoch(self) -> int:
         """As `Problem`."""
         return max(1, min(len(part) for part in self.parts) // self.batch)
+
+    def examples(self, worker: int) -> int:
+        """As `Problem`."""
+        return len(self.parts[worker])
 
     def outputs(self, tensors: Sequence[Tensor], inputs: Tensor) -> Tensor:
         """What the model says, (examples, …)."""

@@ -25,6 +25,7 @@ class Mnist(Learner):
         hidden: units.
         partition: who has which images: `iid`, `dirichlet` or `sorted`.
         alpha: of the Dirichlet partition.
+        skew: how unequal the workers' numbers of images are; as `partition` has it.
         batch: images of a gradient.
         seed: of the partition and all draws.
         device: where the data is.
@@ -41,13 +42,14 @@ class Mnist(Learner):
         hidden: int = 64,
         partition: str = "iid",
         alpha: float = 0.1,
+        skew: float = 0.0,
         batch: int = 32,
         seed: int = 0,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         images, labels = _digits()
-        parts = _parts(partition, workers, seed, alpha)
+        parts = _parts(partition, workers, seed, alpha, skew)
         images, labels = images.to(device, dtype), labels.to(device)
         train, test = Examples(images[:_TRAIN], labels[:_TRAIN]), Examples(images[_TRAIN:], labels[_TRAIN:])
         shapes = [(_PIXELS, hidden), (hidden,), (hidden, _CLASSES), (_CLASSES,)]
@@ -89,5 +91,5 @@ def _digits() -> tuple[Tensor, Tensor]:
     return (torch.from_numpy(images).float() / 255.0)[order], torch.from_numpy(labels).long()[order]
 
 
-def _parts(how: str, workers: int, seed: int, alpha: float) -> list[Tensor]:
-    return partition(how, _digits()[1][:_TRAIN], workers, seed, alpha)
+def _parts(how: str, workers: int, seed: int, alpha: float, skew: float) -> list[Tensor]:
+    return partition(how, _digits()[1][:_TRAIN], workers, seed, alpha, skew)

@@ -69,6 +69,10 @@ class Quadratic:
         """Where the mean loss is smallest, (d,): sum_i h_i u_i / sum_i h_i."""
         return (self.hessians * self.centres).sum(0) / self.hessians.sum(0)
 
+    def examples(self, worker: int) -> int:
+        """As `Problem`."""
+        return 1
+
     def start(self, seed: int = 0) -> Tensor:
         """As `Problem`: N(0, 1) about the origin."""
         drawn = torch.randn(self.size, generator=starting(seed), dtype=torch.float64)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from baechi.errors import BaechiError
-from baechi.replicas.problems.base import Examples, Learner, starting
+from baechi.replicas.problems.base import Examples, Learner, generator, starting
 from baechi.replicas.problems.partition import partition
 
 __all__ = ["Text"]
@@ -20,7 +20,6 @@ _BYTES = 256
 _CORPUS_BYTES = 4_000_000
 _HELD_OUT = 10
 """Each file of so many is held out."""
-_TEST_WINDOWS = 64
 _SKIPPED = frozenset({"__pycache__", "idlelib", "lib2to3", "site-packages", "test", "tests"})
 
 
@@ -33,7 +32,10 @@ class Text(Learner):
         layers: blocks of attention and a perceptron.
         context: bytes that it sees.
         partition: `iid`: windows of all files; `files`: each worker has consecutive files of its own.
+        skew: how unequal the workers' numbers of windows are; as `partition` has it.
+        windows: to train on, drawn from all; 0 is all of them.
         batch: windows of a gradient.
+        held_out: windows of loss and accuracy, at most.
         seed: of the partition and all draws.
         device: where the data is.
         dtype: of the vectors.
@@ -50,22 +52,29 @@ class Text(Learner):
         layers: int = 2,
         context: int = 64,
         partition: str = "iid",
+        skew: float = 0.0,
+        windows: int = 0,
         batch: int = 8,
+        held_out: int = 64,
         seed: int = 0,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if width < 32 or width % 32 or layers < 1 or context < 2:
-            what = f"problem 'bytes': width {width}, {layers} layers, context {context}"
-            raise BaechiError("B820", what, help="a multiple of 32, at least 1, and at least 2")
-        train, held_out = (_windows(part, context).to(device) for part in _corpus())
-        parts = _parts(partition, len(train), workers, seed)
+        if width < 32 or width % 32 or layers < 1 or context < 2 or held_out < 1:
+            what = f"problem 'bytes': width {width}, {layers} layers, context {context}, {held_out} held out"
+            raise BaechiError("B820", what, help="a multiple of 32, at least 1, at least 2, and at least 1")
+        train, rest = (_windows(part, context).to(device) for part in _corpus())
+        if not 0 <= windows <= len(train):
+            raise BaechiError("B820", f"problem 'bytes': {windows} windows of {len(train)}", help="0 is all")
+        drawn = torch.randperm(len(train), generator=generator(seed, workers, 4))[:windows].sort().values
+        train = train[drawn] if windows else train
+        parts = _parts(partition, len(train), workers, seed, skew)
         self._heads, self._layers = width // 32, layers
         self._hidden = torch.full((context, context), float("-inf"), device=device, dtype=dtype).triu(1)
         block = [(width,), (width, 3 * width), (width, width), (width,), (width, 4 * width), (4 * width, width)]
         shapes = [(_BYTES, width), (context, width), *block * layers, (width,)]
-        every = max(1, len(held_out) // _TEST_WINDOWS)
-        examples, test = _examples(train), _examples(held_out[::every][:_TEST_WINDOWS])
+        every = max(1, len(rest) // held_out)
+        examples, test = _examples(train), _examples(rest[::every][:held_out])
         super().__init__("bytes", shapes, parts, examples, test, batch=batch, seed=seed, dtype=dtype)
 
     def start(self, seed: int = 0) -> Tensor:
@@ -117,12 +126,12 @@ def _windows(text: bytes, context: int) -> Tensor:
     return torch.from_numpy(np.frombuffer(text[:whole], np.uint8).astype(np.int64)).view(-1, context + 1)
 
 
-def _parts(how: str, windows: int, workers: int, seed: int) -> list[Tensor]:
+def _parts(how: str, windows: int, workers: int, seed: int, skew: float) -> list[Tensor]:
     if how == "files":
-        return partition("sorted", torch.arange(windows), workers, seed)
+        return partition("sorted", torch.arange(windows), workers, seed, skew=skew)
     if how != "iid":
         raise BaechiError("B820", f"no partition '{how}' of bytes", help="one of: iid, files")
-    return partition("iid", torch.arange(windows), workers, seed)
+    return partition("iid", torch.arange(windows), workers, seed, skew=skew)
 
 
 @cache

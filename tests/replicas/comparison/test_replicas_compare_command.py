@@ -31,6 +31,14 @@ def test_equal_bytes(capsys):
     assert local["steps"] > 7 * sync["steps"]
 
 
+def test_hostile_workers(capsys):
+    attack = ["--attack", "ipm:epsilon=20", "--hostile", "1", "--set", "sync-sgd@krum.rule=krum"]
+    methods = ["--methods", "sync-sgd,sync-sgd@krum", "--set", "sync-sgd@krum.f=1"]
+    assert main([*QUICK[:-4], "--workers", "6", *methods, *attack, "--json"]) == 0
+    mean, krum = json.loads(capsys.readouterr().out)["methods"]
+    assert krum["loss"] < 0.1 * mean["loss"]
+
+
 @pytest.mark.parametrize(
     ("more", "code"),
     [
@@ -45,6 +53,8 @@ def test_equal_bytes(capsys):
         (["--bytes", "much"], "B301"),
         (["--data", "depth=3"], "B820"),
         (["--seeds", "0"], "B835"),
+        (["--attack", "lies"], "B824"),
+        (["--attack", "ipm", "--hostile", "3"], "B824"),
         (["--workers", "0"], "B820"),
         (["--bandwidth", "0"], "B833"),
         (["-o", "/no/such/place.html"], "B404"),

@@ -10,7 +10,10 @@ from baechi.replicas.compress import COMPRESSORS, compressor
 from baechi.replicas.compress.base import Key, decode, encode
 from baechi.replicas.compress.bits import pack, unpack
 
-SPECS = ("identity", "none", "random-block:7", "random-k:7", "top-k:7", "sign", "qsgd:4", "qsgd:8", "qsgd:2:shrunk")
+SPECS = (
+    *("identity", "none", "random-block:7", "random-k:7", "top-k:7", "sign", "sign:8"),
+    *("qsgd:4", "qsgd:8", "qsgd:2:shrunk", "random-block:3+sign", "random-k:3+qsgd:8", "random-block:2+random-k:2"),
+)
 
 
 KEY = Key(3, 1)
@@ -45,6 +48,8 @@ def test_contraction_or_the_variance_is_as_stated(spec):
     assert share <= 1 - c.contraction(101) + 0.02
     if spec in ("random-block:7", "random-k:7"):  # 15 of 101
         assert share == pytest.approx(1 - 15 / 101, rel=0.01)
+    if spec == "random-block:2+random-k:2":  # 26 of 51 of 101
+        assert share == pytest.approx(1 - 26 / 101, rel=0.01)
 
 
 def test_qsgd_is_unbiased():
@@ -85,6 +90,28 @@ def test_sign_is_the_mean_magnitude_with_signs():
     assert compressor("sign").nbytes(1000, 4) == 125 + 4
 
 
+def test_sign_in_blocks_has_the_mean_magnitude_of_each():
+    v = torch.tensor([1.0, -5.0, 0.0, 4.0, -2.0])
+    assert apply("sign:2", v).tolist() == pytest.approx([3.0, -3.0, 2.0, 2.0, -2.0])
+    assert compressor("sign:32").nbytes(1000, 4) == 125 + 4 * 32
+    assert compressor("sign:2").contraction(1000) == 0.5
+
+
+def test_sign_in_blocks_of_an_uneven_vector_leaves_less():
+    v = normal(320) * torch.logspace(0, 3, 320)  # the embeddings of rare and of frequent bytes
+    left = [float((apply(spec, v) - v).norm() / v.norm()) for spec in ("sign:32", "sign")]
+    assert left[0] < 0.75
+    assert left[1] > 0.85
+
+
+def test_composed_is_the_second_of_what_the_first_chose():
+    v, chosen = normal(40), apply("random-block:4", torch.ones(40), KEY).bool()
+    made = apply("random-block:4+sign", v)
+    assert torch.equal(made[~chosen], torch.zeros(30, dtype=torch.float64))
+    torch.testing.assert_close(made[chosen], v[chosen].abs().mean() * v[chosen].sign())
+    assert compressor("random-block:4+sign").nbytes(1000, 4) == 32 + 4
+
+
 def test_qsgd_bytes_are_the_norms_and_the_bits():
     assert compressor("qsgd:4").nbytes(64, 4) == 2 * 4 + 32
     assert compressor("qsgd:2").nbytes(33, 8) == 2 * 8 + 9
@@ -104,7 +131,19 @@ def test_nan_is_not_hidden_and_zero_stays_zero(spec):
 
 
 @pytest.mark.parametrize(
-    "spec", ["gzip", "random-block", "random-block:0.5", "top-k:nan", "qsgd:3", "qsgd:4:x", "sign:1"]
+    "spec",
+    [
+        "gzip",
+        "random-block",
+        "random-block:0.5",
+        "top-k:nan",
+        "qsgd:3",
+        "qsgd:4:x",
+        "sign:0.5",
+        "sign:-1",
+        "top-k:2+sign",
+        "random-block:2+",
+    ],
 )
 def test_a_compressor_that_there_is_not_is_one_error(spec):
     with pytest.raises(BaechiError) as caught:

@@ -14,7 +14,11 @@ from baechi.replicas.methods.lockstep import Costs, Lockstep
 from baechi.replicas.problems import problem
 
 N, STEPS = 3, 9
-FAST = {"fedpbc": {"h": 2}, "fedavg": {"h": 2, "links": "bernoulli", "p": (0.6,)}, "slsgd": {"h": 2, "b": 1}}
+FAST = {
+    "fedpbc": {"h": 2},
+    "fedavg": {"h": 2, "links": "bernoulli", "p": (0.6,), "weights": (1.0, 2.0, 5.0)},
+    "slsgd": {"h": 2, "b": 1},
+}
 DRIVEN = ("cser", "ef-sgd", "local-adaalter", "savic", "fedavg", "slsgd", "fedpbc", "choco")
 OPTIONS = FAST | {"ef-sgd": {"c": "top-k:5"}, "cser": {"c1": "sign", "h": 3}, "savic": {"h": 3}}
 

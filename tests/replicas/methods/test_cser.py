@@ -61,6 +61,23 @@ def test_it_is_synchronous_sgd_when_all_is_sent():
     torch.testing.assert_close(models(mine), models(run("sync-sgd", 24)), **CLOSE)
 
 
+def test_signs_in_blocks_leave_smaller_errors_than_random_blocks_in_as_many_bytes():
+    scales = torch.logspace(0, 2, 1024).double()  # of the noise: rare and frequent embeddings
+    left, sent = [], []
+    for c in ({"c1": "sign:64", "h": 1}, {"c1": "random-block:32", "h": 1}, {"c1": "identity", "h": 32}):
+        data = problem("quadratic", workers=N, size=1024)
+        data.centres *= scales
+        made = Lockstep(method("cser", c2="none", momentum=0.9, lr=0.01, **c), data, N)
+        total = 0.0
+        for t in range(64):
+            made.step()
+            total += float((models(made) - models(made).mean(0)).norm()) * (t >= 32)
+        left.append(total)
+        sent.append(made.sent[0])
+    assert sent[0] == sent[1] == sent[2]
+    assert left[0] < 0.5 * min(left[1:])
+
+
 @pytest.mark.parametrize(("r1", "r2", "h"), [(16, 16, 4), (8, 64, 8), (4, 16, 2)])
 def test_the_ratio_on_the_wire_is_the_formula(r1, r2, h):
     steps = 8 * h

@@ -1,6 +1,7 @@
 """FedAvg, SLSGD and FedPBC against closed forms: bias under flaky links, stationary variance, the kept mean."""
 
 from itertools import product
+from math import pi, sin
 
 import pytest
 import torch
@@ -29,8 +30,9 @@ def mean_over(made, steps, burn):
     return total / steps
 
 
-def biased(p, u):
-    """sum_i u_i E[1{i in A} / |A|] / P(A is not empty), by all subsets."""
+def biased(p, u, n=None):
+    """sum_i u_i E[n_i 1{i in A} / sum_A n] / P(A is not empty), by all subsets."""
+    n = n or (1,) * len(u)
     limit = some = 0.0
     for up in product((0, 1), repeat=len(p)):
         chance = 1.0
@@ -38,7 +40,8 @@ def biased(p, u):
             chance *= q if is_up else 1 - q
         if any(up):
             some += chance
-            limit += chance * sum(x for x, is_up in zip(u, up, strict=True) if is_up) / sum(up)
+            heard = [(k, x) for k, x, is_up in zip(n, u, up, strict=True) if is_up]
+            limit += chance * sum(k * x for k, x in heard) / sum(k for k, _ in heard)
     return limit / some
 
 
@@ -54,6 +57,50 @@ def test_fedavg_goes_to_the_biased_limit(p, u, published):
     # the mean of 3,000 rounds of a chain that forgets in 20 has a standard error of about 2 % of the spread of u
     assert found == pytest.approx(exact, rel=0.02, abs=0.02 * (max(u) - min(u)))
     assert abs(found - sum(u) / len(u)) > 10
+
+
+def test_fedavg_weights_clients_by_their_examples():
+    data, sizes = problem("mnist", workers=4, hidden=3, skew=1.5, dtype=torch.float64), []
+    made = Lockstep(method("fedavg", h=2, lr=0.1), data, 4)
+    x, after = made.model().clone(), []
+    for i, part in enumerate(data.parts):
+        own = x.clone()
+        for t in range(2):
+            own -= 0.1 * data.gradient(own, i, t)[1]
+        after.append(len(part) * own)
+        sizes.append(len(part))
+    assert max(sizes) > 2 * min(sizes)
+    made.step()
+    made.step()
+    torch.testing.assert_close(made.model(), sum(after) / sum(sizes), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["fedavg", "slsgd"])
+def test_the_weighted_mean_of_clients_that_always_come_goes_to_the_weighted_optimum(name):
+    u, n = (0.0, 10.0, 40.0), (1.0, 2.0, 5.0)
+    made = Lockstep(method(name, h=3, lr=0.2, weights=n), optima(*[(x,) for x in u]), 3)
+    for _ in range(300):
+        made.step()
+    assert float(made.model()) == pytest.approx(sum(k * x for k, x in zip(n, u, strict=True)) / 8, abs=1e-9)
+
+
+def test_weighted_fedavg_under_flaky_links_goes_to_the_weighted_biased_limit():
+    p, u, n = (0.9, 0.5, 0.3), (0.0, 40.0, 100.0), (5.0, 1.0, 2.0)
+    made = Lockstep(
+        method("fedavg", h=1, lr=0.05, links="bernoulli", p=p, weights=n), optima(*[(x,) for x in u]), 3, seed=5
+    )
+    exact = biased(p, u, n)
+    assert abs(exact - biased(p, u)) > 5
+    assert float(mean_over(made, 3000, 100)) == pytest.approx(exact, abs=2.0)
+
+
+def test_equal_weights_are_the_plain_mean_bit_for_bit():
+    data = problem("mnist", workers=4, hidden=3)
+    mine, plain = (Lockstep(method("fedavg", h=2, weights=w), data, 4) for w in ((), (1.0,)))
+    for _ in range(6):
+        mine.step()
+        plain.step()
+    assert torch.equal(mine.model(), plain.model())
 
 
 @pytest.mark.parametrize("links", ["bernoulli", "markov", "cyclic"])
@@ -154,6 +201,27 @@ def test_links_are_up_as_often_as_said(kind):
     assert [n / 6000 for n in total] == pytest.approx([0.7, 0.2, 0.7, 0.2], abs=0.03)
 
 
+@pytest.mark.parametrize("gamma", [0.1, 0.4])
+def test_fluctuating_links_are_up_by_the_sine(gamma):
+    links, by_phase = Links("bernoulli", (0.8,), fluctuation=gamma, wave=8), [0] * 8
+    rounds, clients = 400, 20
+    for t in range(8 * rounds):
+        by_phase[t % 8] += sum(links.up(2, t, clients, ()))
+    found = [n / (rounds * clients) for n in by_phase]
+    assert found == pytest.approx([0.8 * (1 - gamma + gamma * sin(2 * pi * t / 8)) for t in range(8)], abs=0.02)
+    assert sum(found) / 8 == pytest.approx(0.8 * (1 - gamma), abs=0.01)
+
+
+def test_fedpbc_keeps_the_mean_while_links_fluctuate():
+    u = (0.0, 10.0, 40.0, 80.0)
+    made = Lockstep(method("fedpbc", h=5, lr=0.1, fluctuation=0.4), optima(*[(x,) for x in u]), 4, seed=3)
+    mean = float(made.model())
+    for _ in range(300):
+        made.step()
+        mean -= 0.1 * (mean - sum(u) / 4)
+    assert float(made.model()) == pytest.approx(mean, abs=1e-9)
+
+
 def test_markov_links_remember():
     links, up, same = Links("markov", (0.5,), memory=0.8), (), 0
     for t in range(6000):
@@ -184,6 +252,13 @@ def test_a_sample_has_k_and_everyone_comes_alike():
         ("fedpbc", {"p": ()}),
         ("fedpbc", {"memory": 1.0}),
         ("fedavg", {"sample": -1}),
+        ("fedavg", {"weights": (1.0, 0.0)}),
+        ("fedavg", {"weights": (float("nan"),)}),
+        ("fedpbc", {"weights": (1.0, 2.0)}),
+        ("fedpbc", {"fluctuation": 0.6}),
+        ("fedpbc", {"wave": 0}),
+        ("fedpbc", {"links": "cyclic", "fluctuation": 0.1}),
+        ("slsgd", {"weights": (1.0, 2.0), "b": 1}),
         ("sync-sgd", {"rule": "majority"}),
         ("no-such", {}),
         ("fedavg", {"hh": 3}),

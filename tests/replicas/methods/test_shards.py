@@ -45,7 +45,7 @@ def _train(made, begin, end, sizes, first):
             if isinstance(asked[0], Mean):
                 answers = [rows.mean(0)] * N
             elif isinstance(asked[0], Gather):
-                answers = [rows] * N
+                answers = [request.made(rows) if request.made else rows for request in asked]
             else:
                 answers = [rows[list(request.peers)] for request in asked]
     return torch.stack([w.x for w in workers])

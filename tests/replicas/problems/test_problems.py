@@ -101,6 +101,16 @@ def test_the_digits_are_split_without_overlap():
     assert 0.0 <= float(images.min()) < float(images.max()) <= 1.0
 
 
+def test_fewer_windows_of_bytes_are_drawn_from_all_and_others_held_out():
+    few, whole = (problem("bytes", **SMALL["bytes"] | {"windows": n, "held_out": 100}) for n in (30, 0))
+    assert [len(part) for part in few.parts] == [10, 10, 10]
+    assert (len(few.train), len(few.test), len(whole.test)) == (30, 100, 100)
+    every = {bytes(window) for window in whole.train.inputs.to(torch.uint8).numpy()}
+    assert all(bytes(window) in every for window in few.train.inputs.to(torch.uint8).numpy())
+    other = problem("bytes", **SMALL["bytes"] | {"windows": 30, "seed": 1})
+    assert not torch.equal(few.train.inputs, other.train.inputs)
+
+
 @pytest.mark.parametrize("how", ["iid", "dirichlet", "sorted"])
 def test_partitions_have_each_example_once(how):
     labels = torch.arange(1000) % 10
@@ -110,6 +120,22 @@ def test_partitions_have_each_example_once(how):
     shares = torch.stack([torch.bincount(labels[part], minlength=10) / len(part) for part in parts])
     largest = shares.max(1).values.mean()
     assert largest < 0.25 if how == "iid" else largest > 0.3
+
+
+@pytest.mark.parametrize("how", ["iid", "dirichlet", "sorted"])
+def test_a_skewed_partition_has_each_example_once_and_sizes_of_the_same_draw(how):
+    labels = torch.arange(1000) % 10
+    mild, steep = (partition(how, labels, 7, seed=3, skew=skew) for skew in (0.5, 2.0))
+    for parts in (mild, steep):
+        assert sorted(torch.cat(parts).tolist()) == list(range(1000))
+        assert min(map(len, parts)) >= 1
+    # log-normal sizes: their logarithms are apart by skew, to rounding to whole examples and the one of each
+    apart = [max(map(len, parts)) / min(map(len, parts)) for parts in (mild, steep)]
+    assert apart[1] == pytest.approx(apart[0] ** 4, rel=0.3)
+
+
+def test_more_workers_than_a_skew_leaves_examples_for_have_one_each():
+    assert list(map(len, partition("iid", torch.zeros(5), 5, seed=0, skew=3.0))) == [1] * 5
 
 
 @pytest.mark.parametrize(
@@ -125,9 +151,12 @@ def test_partitions_have_each_example_once(how):
         ("mnist", {"workers": 0}, "B820", "0 workers"),
         ("mnist", {"batch": 0}, "B820", "batch of 0"),
         ("mnist", {"partition": "dirichlet", "alpha": 0.0}, "B820", "alpha"),
+        ("mnist", {"skew": -1.0}, "B820", "skew -1"),
         ("quadratic", {"condition": 0.5}, "B820", "condition"),
         ("regression", {"examples": 0}, "B820", "examples"),
         ("bytes", {"width": 33}, "B820", "width 33"),
+        ("bytes", {"held_out": 0}, "B820", "0 held out"),
+        ("bytes", {"windows": 10**7}, "B820", "10000000 windows"),
         ("bytes", {"partition": "sorted"}, "B820", "no partition"),
     ],
 )
