@@ -17,7 +17,7 @@ from baechi.placers.heft import Heft
 from baechi.placers.metis import Metis
 from baechi.placers.pipeline import Pipeline
 from baechi.placers.sct import Sct
-from baechi.placers.search import improve, tries_for
+from baechi.placers.search import improve, justify, passes_for, tries_for
 from baechi.placers.topo import Topo
 from baechi.placers.variants import Variant
 from baechi.placers.watch import Watch
@@ -35,6 +35,7 @@ _ROUND_SECONDS = 1.5
 _LARGEST_PROGRAMME = 50_000  # ops up to which m-SCT and METIS take part
 _LARGEST_PROOF = 120  # groups up to which a budget pays for a proof
 _SEARCH_SHARE = 0.4  # of such a budget
+_SEQUENCES = 0.05  # of the work, for the sequence alone
 _FEW, _SAMPLES, _KEPT = 8, 25, 8
 
 
@@ -76,6 +77,7 @@ class Auto(Placer):
         try:
             _compete(problem, views, seed, pool)
             if len(problem.cluster) > 1:
+                self._justify(seed, pool)
                 self._search(views, seed, pool)
                 self._prove(problem, seed, pool)
         except KeyboardInterrupt:
@@ -88,6 +90,15 @@ class Auto(Placer):
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """What it finds for the problem as it is."""
         yield self.solve(problem, (Variant.plain(problem),), seed, Watch()).schedule
+
+    def _justify(self, seed: int, pool: "_Pool") -> None:
+        """First what list scheduling alone can do, which is most where transfers cost little."""
+        tries = passes_for(pool.a, self.work * _SEQUENCES / _ROUNDS)
+        for k in range(_ROUNDS if tries > 0 else 0):
+            if pool.watch.done:
+                return
+            start, bound = pool.best.schedule, pool.watch.bound
+            pool.add([justify(pool.a, start, tries=tries, seed=seed + k, bound=bound)])
 
     def _search(self, views: Sequence[Variant], seed: int, pool: "_Pool") -> None:
         """Rounds of searches from the best: over what belongs together first, over single groups last."""
