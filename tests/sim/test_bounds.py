@@ -97,7 +97,9 @@ def test_a_step_takes_a_whole_number_of_the_unit_of_its_times(transfer: float, e
     graph = Graph((*ops, Op("end", "op", inputs=("t0", "t1", "t2"), seconds=0.0)))
     cluster = Cluster((Device("a", 1 << 10), Device("b", 1 << 10)))
     assert bounds(Problem(graph, cluster), thorough=False).step_seconds == expected
-    assert bounds(Problem(graph, replace(cluster, cores={"host0": 2})), thorough=False).step_seconds == pytest.approx(3.0)
+    assert bounds(Problem(graph, replace(cluster, cores={"host0": 2})), thorough=False).step_seconds == pytest.approx(
+        3.0
+    )
 
 
 @pytest.mark.parametrize(("count", "cores"), [(4, 1), (4, 2), (4, 4), (2, 8)])
