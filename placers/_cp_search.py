@@ -27,6 +27,8 @@ _FIRST_RUN = 1.0  # in the solver's deterministic time, a second or two
 _ALONE = 4.0  # runs up to this length have one thread, and so the same end each time
 _RUNS_OF_A_REGION = 2
 _PRECISION = 1000
+_NEAR = 1.01  # times the bound, from which on the best schedule itself is what is to be refuted
+_STEP = 0.25  # of the way from the bound to the best
 _NO_TICKS = 1 << 62
 
 
@@ -131,13 +133,32 @@ class Search:
         for k in range(runs):
             if self.closed or self.effort.left <= 0:
                 return
+            self._climb(work)
+            if self.closed or self.stopped or self.effort.left <= 0:
+                return
             before = self.ticks
             moments_only = self.pure and k % 2 == 1  # the one finds more, the other proves more
-            answer = self._ask(work, moments_only)
+            answer = self._ask(work, moments_only, self.ticks - 1 if self.excess == 0 else _longest(self.a))
             self.stopped = answer is not None and answer.stopped
             if answer is None or answer.stopped or (answer.ended and self.ticks == before and not moments_only):
                 return
             work *= 2 if self.ticks < before or moments_only else 4
+
+    def _climb(self, work: float) -> None:
+        """Refute ever longer steps, until one takes too much work or is found.
+
+        The shorter the step, the more has to share a device or cannot, and the sooner that is refuted
+        (destructive improvement; Klein and Scholl 1999).
+        """
+        if self.excess > 0 or self.a.objective != LATENCY:
+            return
+        known = -1, -1
+        while self.ticks > self.bound * _NEAR and known != (self.bound, self.ticks) and self.effort.left > 0:
+            known = self.bound, self.ticks
+            answer = self._ask(work, self.pure, self.bound + int((self.ticks - self.bound) * _STEP))
+            self.stopped = answer is not None and answer.stopped
+            if answer is not None and not answer.ended:
+                return
 
     def _measure_regions(self) -> None:
         """Solve the parts with one entry and one exit, the smaller ones first: sums of them bound the whole."""
@@ -156,9 +177,8 @@ class Search:
             ends = int(part.ticks[0].max() + part.ticks[-1].max())
             self.least[ops[0], ops[-1]] = max(0, search.bound - ends)
 
-    def _ask(self, work: float, moments_only: bool) -> Answer | None:
-        """One run for schedules that are better than the best; None when windows alone refute them."""
-        most = self.ticks - 1 if self.excess == 0 else _longest(self.a)
+    def _ask(self, work: float, moments_only: bool, most: int) -> Answer | None:
+        """One run for schedules of at most so many ticks; None when windows alone refute them."""
         net = net_of(self.a, most, self.least)
         horizon = most // net.unit
         model = self._model(net, horizon, moments_only)
@@ -174,7 +194,7 @@ class Search:
             effort,
             work,
             lambda value: self._offer(model.schedule(value)),
-            lambda units: self._raise(units * net.unit),
+            lambda units: self._raise(min(units, horizon + 1) * net.unit),
         )
         self._prove(answer.bound, horizon, net)
         return answer
@@ -199,12 +219,10 @@ class Search:
 
     def _prove(self, units: int | None, horizon: int, net: Net) -> None:
         """Take over a bound of the model; None says that it has no solution of at most `horizon`."""
-        if units is not None:
-            self._raise(units * net.unit)
-        elif self.excess > 0:
+        if units is None and self.excess > 0:
             self.exhausted = True
         else:
-            self._raise(self.ticks)
+            self._raise((horizon + 1 if units is None else min(units, horizon + 1)) * net.unit)
 
     def _raise(self, ticks: int) -> None:
         limit = self.ticks if self.excess == 0 else _NO_TICKS
