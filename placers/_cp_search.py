@@ -16,6 +16,7 @@ from baechi.placers._cp_place import Placement
 from baechi.placers._cp_regions import part_of, regions
 from baechi.placers._cp_solve import Answer, Effort, ask
 from baechi.placers._cp_windows import least_horizon, windows
+from baechi.placers.watch import is_interrupt
 from baechi.sim.evaluate import Schedule, evaluate, score
 
 __all__ = ["Progress", "Proof", "Search", "prove"]
@@ -67,7 +68,7 @@ def prove(
     except KeyboardInterrupt:
         pass
     except SystemError as error:
-        if not isinstance(error.__cause__, KeyboardInterrupt):  # what it becomes when it meets compiled code
+        if not is_interrupt(error):
             raise
     return search.proof
 

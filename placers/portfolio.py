@@ -20,7 +20,7 @@ from baechi.placers.sct import Sct
 from baechi.placers.search import improve, justify, passes_for, tries_for
 from baechi.placers.topo import Topo
 from baechi.placers.variants import Variant
-from baechi.placers.watch import Watch
+from baechi.placers.watch import Watch, is_interrupt
 from baechi.sim.evaluate import Judged, Schedule, judge
 from baechi.sim.perturb import perturbed_ticks
 
@@ -80,9 +80,11 @@ class Auto(Placer):
                 self._justify(seed, pool)
                 self._search(views, seed, pool)
                 self._prove(problem, seed, pool)
-        except KeyboardInterrupt:
-            if not pool.found or pool.best.score[0] > 0:
+        except (KeyboardInterrupt, SystemError) as error:
+            if not is_interrupt(error):
                 raise
+            if not pool.found or pool.best.score[0] > 0:
+                raise KeyboardInterrupt from error
             watch.interrupted = True
         chosen = self._robust(pool, seed) if self.perturb > 0 else pool.best
         return Solution(chosen.schedule, pool.proved, chosen.judged)
@@ -94,11 +96,12 @@ class Auto(Placer):
     def _justify(self, seed: int, pool: "_Pool") -> None:
         """First what list scheduling alone can do, which is most where transfers cost little."""
         tries = passes_for(pool.a, self.work * _SEQUENCES / _ROUNDS)
+        found = pool.best.schedule
         for k in range(_ROUNDS if tries > 0 else 0):
             if pool.watch.done:
-                return
-            start, bound = pool.best.schedule, pool.watch.bound
-            pool.add([justify(pool.a, start, tries=tries, seed=seed + k, bound=bound)])
+                break
+            found = justify(pool.a, found, tries=tries, seed=seed + k, bound=pool.watch.bound)
+        pool.add([found])
 
     def _search(self, views: Sequence[Variant], seed: int, pool: "_Pool") -> None:
         """Rounds of searches from the best: over what belongs together first, over single groups last."""
