@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from baechi.cost.problem import LATENCY, UNLIMITED_CORES, Arrays, Ints
+from baechi.cost.problem import LATENCY, PARALLEL, UNLIMITED_CORES, Arrays, Ints
 from baechi.placers._cp_latency import Latency
 from baechi.placers._cp_load import Load
 from baechi.placers._cp_machines import Machines, is_pure
@@ -125,15 +125,13 @@ class Search:
             self.improve()
 
     def improve(self, runs: int = 1000) -> None:
-        """Ask the solver for ever longer, each time with what the best schedule so far implies.
+        """Ask the solver for ever longer, each time with what the best schedule and the bound so far imply.
 
         Args:
             runs: how often at most.
         """
         work = _FIRST_RUN
         for k in range(runs):
-            if self.closed or self.effort.left <= 0:
-                return
             self._climb(work)
             if self.closed or self.stopped or self.effort.left <= 0:
                 return
@@ -146,20 +144,28 @@ class Search:
             work *= 2 if self.ticks < before or moments_only else 4
 
     def _climb(self, work: float) -> None:
-        """Refute ever longer steps, until one takes too much work or is found.
+        """Refute ever longer steps, until one takes too much work or is found; first without contention and memory.
 
         The shorter the step, the more has to share a device or cannot, and the sooner that is refuted
         (destructive improvement; Klein and Scholl 1999).
         """
         if self.excess > 0 or self.a.objective != LATENCY:
             return
-        known = -1, -1
-        while self.ticks > self.bound * _NEAR and known != (self.bound, self.ticks) and self.effort.left > 0:
-            known = self.bound, self.ticks
-            answer = self._ask(work, self.pure, self.bound + int((self.ticks - self.bound) * _STEP))
-            self.stopped = answer is not None and answer.stopped
-            if answer is not None and not answer.ended:
-                return
+        eased = self.a.contention != PARALLEL or can_bind(self.a)
+        for easier in (True, False) if eased else (False,):
+            decided, known = True, (-1, -1)
+            while decided and known != (self.bound, self.ticks) and self._is_far:
+                known = self.bound, self.ticks
+                most = self.bound + int((self.ticks - self.bound) * _STEP)
+                answer = self._ask(work, self.pure, most, easier=easier)
+                decided = answer is None or answer.ended
+                self.stopped = answer is not None and answer.stopped
+                if self.stopped:
+                    return
+
+    @property
+    def _is_far(self) -> bool:
+        return self.ticks > self.bound * _NEAR and self.effort.left > 0
 
     def _measure_regions(self) -> None:
         """Solve the parts with one entry and one exit, the smaller ones first: sums of them bound the whole."""
@@ -178,11 +184,11 @@ class Search:
             ends = int(part.ticks[0].max() + part.ticks[-1].max())
             self.least[ops[0], ops[-1]] = max(0, search.bound - ends)
 
-    def _ask(self, work: float, moments_only: bool, most: int) -> Answer | None:
+    def _ask(self, work: float, moments_only: bool, most: int, *, easier: bool = False) -> Answer | None:
         """One run for schedules of at most so many ticks; None when windows alone refute them."""
         net = net_of(self.a, most, self.least)
         horizon = most // net.unit
-        model = self._model(net, horizon, moments_only)
+        model = self._model(net, horizon, moments_only, easier)
         if model is None:
             self._prove(None, horizon, net)
             return None
@@ -200,7 +206,7 @@ class Search:
         self._prove(answer.bound, horizon, net)
         return answer
 
-    def _model(self, net: Net, horizon: int, moments_only: bool) -> Latency | Load | Machines | None:
+    def _model(self, net: Net, horizon: int, moments_only: bool, easier: bool) -> Latency | Load | Machines | None:
         low = self.bound // net.unit
         if self.a.objective != LATENCY:
             label = np.array(net.group, np.int64)
@@ -213,8 +219,8 @@ class Search:
             return None
         if moments_only:
             return Machines(net, w, low)
-        model = Latency(Placement(net, w.label, w.allowed), w, low)
-        if can_bind(self.a):
+        model = Latency(Placement(net, w.label, w.allowed), w, low, lanes=not easier)
+        if can_bind(self.a) and not easier:
             hold(model)
         return model
 
