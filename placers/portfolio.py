@@ -96,9 +96,11 @@ class Auto(Placer):
     def _justify(self, seed: int, pool: "_Pool") -> None:
         """First what list scheduling alone can do, which is most where transfers cost little."""
         tries = passes_for(pool.a, self.work * _SEQUENCES / _ROUNDS)
+        if tries == 0 or pool.watch.done:
+            return
         found = pool.best.schedule
-        for k in range(_ROUNDS if tries > 0 else 0):
-            if pool.watch.done:
+        for k in range(_ROUNDS):
+            if pool.watch.seconds_left == 0.0:
                 break
             found = justify(pool.a, found, tries=tries, seed=seed + k, bound=pool.watch.bound)
         pool.add([found])
