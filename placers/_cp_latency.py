@@ -23,9 +23,10 @@ class Latency:
         place: who shares a device, by the classes of `w`.
         w: what holds in every plan of at most its horizon.
         low: a bound on the objective.
+        lanes: whether transfers wait for each other, where the problem says so; without, only easier.
     """
 
-    def __init__(self, place: Placement, w: Windows, low: int) -> None:
+    def __init__(self, place: Placement, w: Windows, low: int, lanes: bool) -> None:
         self.place, self.net, self.model = place, place.net, place.model
         self._windows, self.horizon = w, w.horizon
         self.travelling = self._transfers()
@@ -40,7 +41,7 @@ class Latency:
         self._work_of_devices()
         self._wait()
         self._keep_distance()
-        if self.net.arrays.contention != PARALLEL:
+        if lanes and self.net.arrays.contention != PARALLEL:
             self._lanes()
         place.keep_apart(w.apart)
         self.model.minimize(self.end)

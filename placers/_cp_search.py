@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from baechi.cost.problem import LATENCY, UNLIMITED_CORES, Arrays, Ints
+from baechi.cost.problem import LATENCY, PARALLEL, UNLIMITED_CORES, Arrays, Ints
 from baechi.placers._cp_latency import Latency
 from baechi.placers._cp_load import Load
 from baechi.placers._cp_machines import Machines, is_pure
@@ -16,6 +16,7 @@ from baechi.placers._cp_place import Placement
 from baechi.placers._cp_regions import part_of, regions
 from baechi.placers._cp_solve import Answer, Effort, ask
 from baechi.placers._cp_windows import least_horizon, windows
+from baechi.placers.watch import is_interrupt
 from baechi.sim.evaluate import Schedule, evaluate, score
 
 __all__ = ["Progress", "Proof", "Search", "prove"]
@@ -27,6 +28,8 @@ _FIRST_RUN = 1.0  # in the solver's deterministic time, a second or two
 _ALONE = 4.0  # runs up to this length have one thread, and so the same end each time
 _RUNS_OF_A_REGION = 2
 _PRECISION = 1000
+_NEAR = 1.01  # times the bound, from which on the best schedule itself is what is to be refuted
+_STEP = 0.25  # of the way from the bound to the best
 _NO_TICKS = 1 << 62
 
 
@@ -65,7 +68,7 @@ def prove(
     except KeyboardInterrupt:
         pass
     except SystemError as error:
-        if not isinstance(error.__cause__, KeyboardInterrupt):  # what it becomes when it meets compiled code
+        if not is_interrupt(error):
             raise
     return search.proof
 
@@ -122,22 +125,47 @@ class Search:
             self.improve()
 
     def improve(self, runs: int = 1000) -> None:
-        """Ask the solver for ever longer, each time with what the best schedule so far implies.
+        """Ask the solver for ever longer, each time with what the best schedule and the bound so far imply.
 
         Args:
             runs: how often at most.
         """
         work = _FIRST_RUN
         for k in range(runs):
-            if self.closed or self.effort.left <= 0:
+            self._climb(work)
+            if self.closed or self.stopped or self.effort.left <= 0:
                 return
             before = self.ticks
             moments_only = self.pure and k % 2 == 1  # the one finds more, the other proves more
-            answer = self._ask(work, moments_only)
+            answer = self._ask(work, moments_only, self.ticks - 1 if self.excess == 0 else _longest(self.a))
             self.stopped = answer is not None and answer.stopped
             if answer is None or answer.stopped or (answer.ended and self.ticks == before and not moments_only):
                 return
             work *= 2 if self.ticks < before or moments_only else 4
+
+    def _climb(self, work: float) -> None:
+        """Refute ever longer steps, until one takes too much work or is found; first without contention and memory.
+
+        The shorter the step, the more has to share a device or cannot, and the sooner that is refuted
+        (destructive improvement; Klein and Scholl 1999).
+        """
+        if self.excess > 0 or self.a.objective != LATENCY:
+            return
+        eased = self.a.contention != PARALLEL or can_bind(self.a)
+        for easier in (True, False) if eased else (False,):
+            decided, known = True, (-1, -1)
+            while decided and known != (self.bound, self.ticks) and self._is_far:
+                known = self.bound, self.ticks
+                most = self.bound + int((self.ticks - self.bound) * _STEP)
+                answer = self._ask(work, self.pure, most, easier=easier)
+                decided = answer is None or answer.ended
+                self.stopped = answer is not None and answer.stopped
+                if self.stopped:
+                    return
+
+    @property
+    def _is_far(self) -> bool:
+        return self.ticks > self.bound * _NEAR and self.effort.left > 0
 
     def _measure_regions(self) -> None:
         """Solve the parts with one entry and one exit, the smaller ones first: sums of them bound the whole."""
@@ -156,12 +184,11 @@ class Search:
             ends = int(part.ticks[0].max() + part.ticks[-1].max())
             self.least[ops[0], ops[-1]] = max(0, search.bound - ends)
 
-    def _ask(self, work: float, moments_only: bool) -> Answer | None:
-        """One run for schedules that are better than the best; None when windows alone refute them."""
-        most = self.ticks - 1 if self.excess == 0 else _longest(self.a)
+    def _ask(self, work: float, moments_only: bool, most: int, *, easier: bool = False) -> Answer | None:
+        """One run for schedules of at most so many ticks; None when windows alone refute them."""
         net = net_of(self.a, most, self.least)
         horizon = most // net.unit
-        model = self._model(net, horizon, moments_only)
+        model = self._model(net, horizon, moments_only, easier)
         if model is None:
             self._prove(None, horizon, net)
             return None
@@ -174,12 +201,12 @@ class Search:
             effort,
             work,
             lambda value: self._offer(model.schedule(value)),
-            lambda units: self._raise(units * net.unit),
+            lambda units: self._raise(min(units, horizon + 1) * net.unit),
         )
         self._prove(answer.bound, horizon, net)
         return answer
 
-    def _model(self, net: Net, horizon: int, moments_only: bool) -> Latency | Load | Machines | None:
+    def _model(self, net: Net, horizon: int, moments_only: bool, easier: bool) -> Latency | Load | Machines | None:
         low = self.bound // net.unit
         if self.a.objective != LATENCY:
             label = np.array(net.group, np.int64)
@@ -192,19 +219,17 @@ class Search:
             return None
         if moments_only:
             return Machines(net, w, low)
-        model = Latency(Placement(net, w.label, w.allowed), w, low)
-        if can_bind(self.a):
+        model = Latency(Placement(net, w.label, w.allowed), w, low, lanes=not easier)
+        if can_bind(self.a) and not easier:
             hold(model)
         return model
 
     def _prove(self, units: int | None, horizon: int, net: Net) -> None:
         """Take over a bound of the model; None says that it has no solution of at most `horizon`."""
-        if units is not None:
-            self._raise(units * net.unit)
-        elif self.excess > 0:
+        if units is None and self.excess > 0:
             self.exhausted = True
         else:
-            self._raise(self.ticks)
+            self._raise((horizon + 1 if units is None else min(units, horizon + 1)) * net.unit)
 
     def _raise(self, ticks: int) -> None:
         limit = self.ticks if self.excess == 0 else _NO_TICKS

@@ -103,7 +103,7 @@ def make_plan(placer: Placer, problem: Problem, seed: int, show: Callable[[Progr
     """
     began = time.process_time()
     proofs = bounds(problem, thorough=placer.searches)
-    watch = Watch(show, int(proofs.step_seconds * TICKS_PER_SECOND))
+    watch = Watch(show, round(proofs.step_seconds * TICKS_PER_SECOND))
     try:
         views = tuple(variants(problem)) if placer.coarsens else (Variant.plain(problem),)
         solution = placer.solve(problem, views, seed, watch)

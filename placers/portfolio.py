@@ -17,10 +17,10 @@ from baechi.placers.heft import Heft
 from baechi.placers.metis import Metis
 from baechi.placers.pipeline import Pipeline
 from baechi.placers.sct import Sct
-from baechi.placers.search import improve, tries_for
+from baechi.placers.search import improve, justify, passes_for, tries_for
 from baechi.placers.topo import Topo
 from baechi.placers.variants import Variant
-from baechi.placers.watch import Watch
+from baechi.placers.watch import Watch, is_interrupt
 from baechi.sim.evaluate import Judged, Schedule, judge
 from baechi.sim.perturb import perturbed_ticks
 
@@ -35,6 +35,7 @@ _ROUND_SECONDS = 1.5
 _LARGEST_PROGRAMME = 50_000  # ops up to which m-SCT and METIS take part
 _LARGEST_PROOF = 120  # groups up to which a budget pays for a proof
 _SEARCH_SHARE = 0.4  # of such a budget
+_SEQUENCES = 0.05  # of the work, for the sequence alone
 _FEW, _SAMPLES, _KEPT = 8, 25, 8
 
 
@@ -76,11 +77,14 @@ class Auto(Placer):
         try:
             _compete(problem, views, seed, pool)
             if len(problem.cluster) > 1:
+                self._justify(seed, pool)
                 self._search(views, seed, pool)
                 self._prove(problem, seed, pool)
-        except KeyboardInterrupt:
-            if not pool.found or pool.best.score[0] > 0:
+        except (KeyboardInterrupt, SystemError) as error:
+            if not is_interrupt(error):
                 raise
+            if not pool.found or pool.best.score[0] > 0:
+                raise KeyboardInterrupt from error
             watch.interrupted = True
         chosen = self._robust(pool, seed) if self.perturb > 0 else pool.best
         return Solution(chosen.schedule, pool.proved, chosen.judged)
@@ -88,6 +92,18 @@ class Auto(Placer):
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """What it finds for the problem as it is."""
         yield self.solve(problem, (Variant.plain(problem),), seed, Watch()).schedule
+
+    def _justify(self, seed: int, pool: "_Pool") -> None:
+        """First what list scheduling alone can do, which is most where transfers cost little."""
+        tries = passes_for(pool.a, self.work * _SEQUENCES / _ROUNDS)
+        if tries == 0 or pool.watch.done:
+            return
+        found = pool.best.schedule
+        for k in range(_ROUNDS):
+            if pool.watch.seconds_left == 0.0:
+                break
+            found = justify(pool.a, found, tries=tries, seed=seed + k, bound=pool.watch.bound)
+        pool.add([found])
 
     def _search(self, views: Sequence[Variant], seed: int, pool: "_Pool") -> None:
         """Rounds of searches from the best: over what belongs together first, over single groups last."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-__all__ = ["Progress", "Watch"]
+__all__ = ["Progress", "Watch", "is_interrupt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +74,10 @@ class Watch:
         """Whether the time is up or the best is good enough."""
         gap = self.progress.gap
         return self.seconds_left == 0.0 or (gap is not None and gap <= self.gap)
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether an error began as Ctrl-C, which compiled code wraps in others, perhaps more than once."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

@@ -57,7 +57,7 @@ def ours(name: str, placer: Placer, seed: int = 0) -> Method:
     def solve(problem: Problem) -> tuple[Schedule, float, Mapping[str, int]]:
         began = time.process_time()
         views = tuple(variants(problem)) if placer.coarsens else (Variant.plain(problem),)
-        watch = Watch(bound=int(bounds(problem).step_seconds * TICKS_PER_SECOND))
+        watch = Watch(bound=round(bounds(problem).step_seconds * TICKS_PER_SECOND))
         solution = placer.solve(problem, views, seed, watch)
         return solution.schedule, time.process_time() - began, solution.proved
 

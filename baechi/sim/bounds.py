@@ -3,7 +3,7 @@
 import numpy as np
 
 from baechi.cost.jit import kernel
-from baechi.cost.problem import THROUGHPUT, UNLIMITED_CORES, Arrays, Problem
+from baechi.cost.problem import LINK, THROUGHPUT, UNLIMITED_CORES, Arrays, Problem
 from baechi.cost.tensors import MOST_TICKS
 from baechi.ir.plan import Bounds
 from baechi.sim.certify.flow import heaviest_least_load
@@ -14,6 +14,7 @@ from baechi.units import TICKS_PER_SECOND, to_seconds
 __all__ = ["bounds"]
 
 _ROUNDS = 30
+_ROWS = 1000
 
 
 def bounds(problem: Problem, *, thorough: bool = True) -> Bounds:
@@ -27,7 +28,8 @@ def bounds(problem: Problem, *, thorough: bool = True) -> Bounds:
       shares a device, and there runs one after the other. Given when it is better than the others.
     - ``one group``: the least load of a device that has some group, see `least_load`.
 
-    The first and third are of one step, the last of one of many.
+    The first and third are of one step, the last of one of many. Where no cores are shared, a step
+    takes a whole multiple of the unit of which all its times are multiples, and so do its bounds.
 
     Args:
         problem: what to place.
@@ -37,14 +39,32 @@ def bounds(problem: Problem, *, thorough: bool = True) -> Bounds:
     if a.objective == THROUGHPUT:
         work = _work(a._replace(cores=np.full(len(a.cores), UNLIMITED_CORES)))
         return Bounds({"work": work} | ({"one group": to_seconds(heaviest_least_load(a))} if thorough else {}))
-    proofs = {"critical path": to_seconds(_longest_path(a)), "work": _work(a)}
+    unit = _unit(a)
+    proofs = {"critical path": to_seconds(_longest_path(a)), "work": _whole(_work(a), unit)}
     if not thorough:
         return Bounds(proofs)
-    proved = int(max(proofs.values()) * TICKS_PER_SECOND)
+    proved = round(max(proofs.values()) * TICKS_PER_SECOND)
     refuted = refuted_ticks(net_of(a), len(a.cap), proved)
     if proved + 1 < refuted < MOST_TICKS:  # beyond, every time is refuted: nothing fits, which is not said here
-        proofs["communication"] = to_seconds(refuted)
+        proofs["communication"] = _whole(to_seconds(refuted), unit)
     return Bounds(proofs)
+
+
+def _unit(a: Arrays) -> int:
+    """Ticks of which all op and transfer times are multiples."""
+    over_links = a.t_ticks == LINK
+    if a.t_bytes[over_links].any() or (over_links.any() and a.latency.any()) or a.cores.min() < UNLIMITED_CORES:
+        return 1
+    unit = int(np.gcd.reduce(a.t_ticks[a.t_ticks > 0], initial=0))
+    for k in range(0, len(a.ticks), _ROWS):
+        unit = int(np.gcd.reduce(a.ticks[k : k + _ROWS], axis=None, initial=unit))
+        if unit == 1:
+            break
+    return max(1, unit)
+
+
+def _whole(seconds: float, unit: int) -> float:
+    return to_seconds(-(-round(seconds * TICKS_PER_SECOND) // unit) * unit)
 
 
 @kernel
@@ -61,12 +81,14 @@ def _longest_path(a: Arrays) -> int:
 
 
 def _work(a: Arrays) -> float:
-    totals = a.ticks.sum(axis=0).astype(np.float64)
+    totals = a.ticks.sum(axis=0)
     if not totals.all():
         return 0.0
     equal = bool((a.ticks == a.ticks[:, :1]).all())
+    if equal and a.cores.min() >= UNLIMITED_CORES:
+        return to_seconds(-(-int(totals[0]) // len(totals)))
     ticks = (a.ticks[:, :1] if equal else a.ticks).astype(np.float64)
-    weight = totals.min() / totals
+    weight = totals.min() / totals.astype(np.float64)
     best = 0.0
     for _ in range(_ROUNDS):
         weighted = ticks * weight[: ticks.shape[1]]

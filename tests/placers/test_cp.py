@@ -116,6 +116,37 @@ def test_under_caps_the_proof_is_right(
             assert not (proof.feasible and proof.proved) or found == (0, best)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_wide_layers_with_dear_transfers(brute: ModuleType, reference: ModuleType, seed: int) -> None:
+    """Two layers of which each op reads half of the other: transfers take longer than ops, and bounds start far off."""
+    r = random.Random(seed)
+    first = [Op(f"a{k}", "op", outputs=(_sent(f"t{k}", r),), seconds=r.randint(1, 9) * 1e-6) for k in range(3)]
+    then = [
+        Op(f"b{k}", "op", tuple(sorted(r.sample(["t0", "t1", "t2"], 2))), seconds=r.randint(1, 9) * 1e-6)
+        for k in range(3)
+    ]
+    cluster = Cluster(brute.EQUAL[: 2 + seed % 2], contention="parallel")
+    problem = Problem(Graph((*first, *then)), cluster)
+    best = best_makespan(brute, reference, problem)
+    proof = solve_exact(problem.arrays, single(problem), seconds=60, workers=1)
+    assert (proof.bound, proof.proved) == (best, True)
+    assert score(problem.arrays, proof.schedule) == (0, best)
+
+
+def _sent(name: str, r: random.Random) -> Tensor:
+    return Tensor(name, 1, seconds=r.randint(5, 40) * 1e-6)
+
+
+def test_steps_so_long_that_times_are_rounded() -> None:
+    """Two seconds in picoseconds are more units than the solver is given: the search ends all the same."""
+    graph = random_dag(1, 8, groups=False)
+    graph = graph.with_ops(replace(op, seconds=(op.seconds or 0.0) * 1e4 + 1e-12 * k) for k, op in enumerate(graph.ops))
+    problem = Problem(graph, Cluster(tuple(Device(f"d{k}", 1 << 40) for k in range(2)), Link(0.5, 1e8)))
+    proof = solve_exact(problem.arrays, single(problem), seconds=20, workers=1)
+    assert proof.feasible
+    assert proof.bound <= score(problem.arrays, proof.schedule)[1] <= proof.bound * (1 + 1e-9)
+
+
 def test_ctrl_c_returns_the_best_so_far() -> None:
     """The first progress is answered by what Ctrl-C does."""
     problem = Problem(random_dag(3, 40), Cluster(tuple(Device(f"d{k}", 1 << 40) for k in range(4)), Link(2e-6, 1e8)))

@@ -47,12 +47,20 @@ def test_it_stops_at_the_gap_that_is_good_enough() -> None:
     assert len(seen) == 1
 
 
-def test_interrupted_it_returns_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("wrapped", [0, 1, 3])
+def test_interrupted_it_returns_the_best_so_far(monkeypatch: pytest.MonkeyPatch, wrapped: int) -> None:
+    """Compiled code wraps what Ctrl-C raises in system errors."""
     problem = make_problem(2)
     before = make_plan(Auto(work=0), problem, 0)
 
     def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        error: BaseException = KeyboardInterrupt()
+        for _wrapping in range(wrapped):
+            try:
+                raise SystemError from error
+            except SystemError as around:
+                error = around
+        raise error
 
     monkeypatch.setattr(portfolio, "improve", interrupt)
     assert make_plan(Auto(), problem, 0).predicted == before.predicted

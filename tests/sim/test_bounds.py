@@ -82,11 +82,24 @@ def test_the_critical_path_of_a_chain_is_its_length_on_the_fastest_device() -> N
 
 @pytest.mark.parametrize("speeds", [(1.0,), (1.0, 1.0), (1.0, 2.0), (1.0, 3.0, 0.25)])
 def test_declared_work_spreads_by_speed(speeds: tuple[float, ...]) -> None:
-    """Related machines: all work over the sum of the speeds."""
+    """Related machines: all work over the sum of the speeds; the odd op has no unit in common with the others."""
     devices = tuple(Device(f"d{k}", 8, speed=s) for k, s in enumerate(speeds))
     graph = fork_join(5, 3)
+    graph = graph.with_ops((replace(graph.ops[0], seconds=1.000000007e-3), *graph.ops[1:]))
     serial = sum(op.seconds or 0.0 for op in graph.ops)
     assert bounds(Problem(graph, Cluster(devices))).proofs["work"] == pytest.approx(serial / sum(speeds), rel=1e-9)
+
+
+@pytest.mark.parametrize(("transfer", "expected"), [(0.0, 4.0), (2.0, 4.0), (1.0, 3.0)])
+def test_a_step_takes_a_whole_number_of_the_unit_of_its_times(transfer: float, expected: float) -> None:
+    """Three ops of two seconds on two devices: three seconds of work, which only a transfer of one can make odd."""
+    ops = [Op(f"op{k}", "op", outputs=(Tensor(f"t{k}", 1, seconds=transfer),), seconds=2.0) for k in range(3)]
+    graph = Graph((*ops, Op("end", "op", inputs=("t0", "t1", "t2"), seconds=0.0)))
+    cluster = Cluster((Device("a", 1 << 10), Device("b", 1 << 10)))
+    assert bounds(Problem(graph, cluster), thorough=False).step_seconds == expected
+    assert bounds(Problem(graph, replace(cluster, cores={"host0": 2})), thorough=False).step_seconds == pytest.approx(
+        3.0
+    )
 
 
 @pytest.mark.parametrize(("count", "cores"), [(4, 1), (4, 2), (4, 4), (2, 8)])
