@@ -8,10 +8,13 @@ import numpy as np
 
 from baechi.cost.problem import PARALLEL, Ints, Problem
 from baechi.placers.base import Placer
+from baechi.placers.effort import visits
 from baechi.placers.schedule import list_schedule
 from baechi.sim.evaluate import Schedule
 
 __all__ = ["Etf", "scheduled"]
+
+_WORK = 2e6  # visits up to which the simulator's own order of transfers is tried too
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,14 @@ class Etf(Placer):
     name: ClassVar[str] = "m-etf"
 
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
-        """The list schedule, its transfers as it planned them and as the simulator would."""
+        """The list schedule, its transfers as it planned them and, unless the graph is very large, as the simulator would."""
         yield from scheduled(problem, np.full(len(problem.arrays.rank), -1, np.int64))
 
 
 def scheduled(problem: Problem, child: Ints) -> Iterator[Schedule]:
-    """What the list scheduler makes of favourite children (-1: none)."""
+    """What the list scheduler makes of favourite children (-1: none); of a very large graph as planned only."""
     a = problem.arrays
     made = list_schedule(a, child, np.full(len(a.group_ptr) - 1, -1, np.int64), True)
     yield Schedule(made.device, made.sequence, made.sent)
-    if a.contention != PARALLEL:
+    if a.contention != PARALLEL and visits(a) <= _WORK:
         yield Schedule(made.device, made.sequence)

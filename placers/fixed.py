@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from baechi.cost.problem import Ints, Problem
+from baechi.cost.problem import Arrays, Ints, Problem
 from baechi.errors import BaechiError
 from baechi.placers.base import Placer
 from baechi.placers.chain import turns
@@ -26,9 +26,20 @@ class Single(Placer):
     coarsens: ClassVar[bool] = False
 
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
-        """One schedule for each device."""
-        for d in range(len(problem.cluster)):
+        """One schedule for each kind of device, on the first of it."""
+        for d in _first_of_kind(problem.arrays):
             yield Schedule(np.full(len(problem.arrays.rank), d, np.int64), problem.arrays.order)
+
+
+def _first_of_kind(a: Arrays) -> list[int]:
+    """Devices on which all of a step is not the same as on one before: other times, memory or cores."""
+    cores = a.cores[a.host]
+    first: list[int] = []
+    for d in range(len(a.cap)):
+        like = (e for e in first if (a.cap[e], a.threads[e], cores[e]) == (a.cap[d], a.threads[d], cores[d]))
+        if not any(np.array_equal(a.ticks[:, e], a.ticks[:, d]) for e in like):
+            first.append(d)
+    return first
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from baechi.cost.problem import PARALLEL, Arrays, Ints, Problem
 from baechi.errors import BaechiError
 from baechi.placers.base import Placer
+from baechi.placers.effort import visits
 from baechi.placers.ranked import Order, Ranked, by_rank
 from baechi.placers.ranks import critical_device, downward_rank, mean_transfers, optimistic_costs, upward_rank
 from baechi.sim.evaluate import Schedule, evaluate
@@ -20,7 +21,7 @@ _ROUNDS = 4
 _NOISE = (0.1, 0.2, 0.4, 0.8)
 _MOST_PERTURBED = 300_000  # ops, over all perturbed schedules
 _SQUEEZE = 0.97
-_MOST_LISTED = 2_000_000  # ops, over all schedules of one call
+_WORK = 6e6  # visits over all schedules of one call
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Heft(Placer):
         order = _order(a, self.rank)
         follows = (True, False) if _some_follow(a) else (False,)
         ways = [(claim, lanes, follow) for claim in _claims(a) for lanes in _lanes(a) for follow in follows]
-        for claim, lanes, follow in ways[: max(1, _MOST_LISTED // max(1, len(a.rank)))]:
+        for claim, lanes, follow in ways[: max(1, int(_WORK / visits(a)))]:
             yield from _squeezed(a, lanes, order, claim, follow)
         yield from self._perturbed(a, order, ways[0], seed)
 
@@ -91,10 +92,18 @@ def _squeezed(a: Arrays, lanes: Arrays, order: Order, claim: Ints, follow: bool)
     for _ in range(_ROUNDS):
         schedule = _in_order(by_rank(lanes._replace(cap=room), order, claim, follow))
         yield schedule
+        if _fits_anyhow(a):
+            return
         peak = evaluate(a, schedule)[0].peak
         if (peak <= a.cap).all():
             return
         room = np.where(peak > a.cap, room * (_SQUEEZE * a.cap / np.maximum(peak, 1)), room).astype(np.int64)
+
+
+def _fits_anyhow(a: Arrays) -> bool:
+    """Whether the smallest device has room for all ops and for a copy of every tensor."""
+    dynamic = a.t_size.sum() + a.t_bytes.sum() + a.t_packed.sum() * len(a.cap) + a.temp.max(initial=0)
+    return bool(a.persistent.sum() + dynamic <= a.cap.min())
 
 
 def _in_order(made: Ranked) -> Schedule:

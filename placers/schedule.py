@@ -203,6 +203,8 @@ def _finish(a: Arrays, child: Ints, p: int, s: State) -> None:
             if s.waits[reader] == 0:
                 announce(a, reader, s)
     for q in range(len(a.cap)):
+        if s.books.persistent[q] + s.books.peak[q] > a.cap[q]:
+            continue  # nothing will ever fit there again
         for k in range(s.stuck_count[q]):
             heap_push(s.due[q], s.tally[NOW], a.rank[s.stuck[q, k]], s.stuck[q, k])
         s.stuck_count[q] = 0

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from baechi.cost.problem import Arrays, Ints, Problem
 from baechi.placers.chain import chain_splits, turns
+from baechi.placers.effort import visits
 from baechi.placers.variants import bound_to
 from baechi.sim.evaluate import Schedule, evaluate
 
@@ -17,14 +18,14 @@ __all__ = ["splits"]
 Floats = NDArray[np.float64]
 _ROUNDS = 8
 _FEWEST = 2
-_WORK = 2e7  # visits of ops and reads over all cuts
+_WORK = 2e7  # visits over all cuts
 
 
 def splits(problem: Problem) -> Iterator[Schedule]:
     """Schedules of all the cuts below, each placement once; of a very large graph, of the first few."""
     a = problem.arrays
     seen = set()
-    most = max(_FEWEST, int(_WORK / (len(a.rank) + len(a.in_t) + 1)))
+    most = max(_FEWEST, int(_WORK / visits(a)))
     lines = (home[a.group] for home in chain_splits(a))
     for device in islice(chain(lines, _cuts(a), _cuts_by_peak(a)), most):
         if device.tobytes() not in seen:

@@ -4,7 +4,7 @@
 
 The step is in memory. Columns: checking the ops and indexing them by name (`Graph`); then all that a placer does, from
 flat arrays over passes, scheduling and simulation to the written plan. `--llama` adds the step of a Llama of 70B
-parameters, extracted first, `--devices` another number of devices.
+parameters, extracted first, `--devices 8,64` rows for other numbers of devices.
 """
 
 import argparse
@@ -53,10 +53,10 @@ def main() -> None:
     parser.add_argument("--sizes", default="1000,10000,100000,1000000")
     parser.add_argument("--kinds", default="layered")
     parser.add_argument("--placers", default="m-etf,m-sct,auto")
-    parser.add_argument("--devices", type=int, default=8)
+    parser.add_argument("--devices", default="8")
     parser.add_argument("--llama", action="store_true")
     args = parser.parse_args()
-    placers = args.placers.split(",")
+    placers, numbers = args.placers.split(","), [int(number) for number in args.devices.split(",")]
     for placer in placers:  # compiles
         get_placer(placer).place(dag("layered", 200, 1), cluster(2))
     print("| graph | ops | devices | placer | Graph s | CPU s | ns / (n log2 n) | step | gap |")
@@ -65,8 +65,9 @@ def main() -> None:
         for n in map(int, filter(None, args.sizes.split(","))):
             ops = dag(kind, n, 1).ops
             built, graph = timed(lambda ops=ops: Graph(ops))
-            for placer in placers:
-                row(kind, graph, cluster(args.devices), placer, built)
+            for devices in numbers:
+                for placer in placers:
+                    row(kind, graph, cluster(devices), placer, built)
     if args.llama:
         from _bench_steps import language_step
 
@@ -74,8 +75,9 @@ def main() -> None:
             get_placer(placer).place(language_step("llama-70b", layers=1).graph, cluster(2))
         step = language_step("llama-70b").graph
         built, graph = timed(lambda: Graph(step.ops, step.name, step.meta))
-        for placer in placers:
-            row("llama-70b", graph, parse_cluster(f"{args.devices}x1TiB"), placer, built)
+        for devices in numbers:
+            for placer in placers:
+                row("llama-70b", graph, parse_cluster(f"{devices}x1TiB"), placer, built)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,21 @@ ops and copies are slowed down alike.
 import numpy as np
 
 from baechi.cost.jit import kernel, leaf
-from baechi.cost.problem import PARALLEL, SEQUENTIAL, TOKEN, UNLIMITED_CORES, Arrays, Ints
+from baechi.cost.problem import PARALLEL, SEQUENTIAL, TOKEN, Arrays, Ints
 from baechi.sim.heap import heap_pop, heap_push
-from baechi.sim.state import CHANGES, DONE, NOW, PENDING, STARTED, Run, State, begin, on_lanes, receiving_lane
+from baechi.sim.state import (
+    CHANGES,
+    DONE,
+    NOW,
+    PENDING,
+    STARTED,
+    Run,
+    State,
+    begin,
+    clock_of,
+    on_lanes,
+    receiving_lane,
+)
 from baechi.sim.transfers import Transfers, held_by, transfer_ticks
 
 __all__ = ["play"]
@@ -60,14 +72,6 @@ def _change(s: State, d: int, nbytes: int) -> None:
 
 
 @leaf
-def _clock_of(a: Arrays, source: int, destination: int) -> int:
-    """The clock of a job on one host whose cores are shared, else real time."""
-    host = a.host[source]
-    shared = host == a.host[destination] and a.cores[host] < UNLIMITED_CORES
-    return int(host) if shared else len(a.cores)
-
-
-@leaf
 def _start_ops(a: Arrays, order: Ints, order_ptr: Ints, x: Transfers, s: State) -> None:
     for d in range(len(a.cap)):
         if s.running[d] >= 0 or s.position[d] == order_ptr[d + 1]:
@@ -78,7 +82,7 @@ def _start_ops(a: Arrays, order: Ints, order_ptr: Ints, x: Transfers, s: State) 
         s.position[d] += 1
         s.running[d] = i
         s.run.op_start[i] = s.tally[NOW]
-        c = _clock_of(a, d, d)
+        c = s.clock_at[d]
         s.ends[d] = s.clock[c] + a.ticks[i, d]
         s.active[c] += a.threads[d]
         nbytes = a.temp[i]
@@ -97,18 +101,27 @@ def _start_copies(a: Arrays, device: Ints, x: Transfers, s: State) -> None:
     while s.tally[PENDING] > 0:
         best, rank = -1, 0
         for one in range(devices):
-            if s.touched[one] == 1:
+            if s.touched[one] == 1 and s.queued[one] > 0 and s.lane_free[one] == 1:
                 for d in range(devices):
                     best, rank = _sooner(a, one, d, best, rank, s)
-            if s.touched[devices + one] == 1:
+            there = devices + one
+            if s.touched[there] == 1 and s.queued[there] > 0 and s.lane_free[receiving_lane(a, one)] == 1:
                 for source in range(devices):
                     best, rank = _sooner(a, source, one, best, rank, s)
         if best < 0:
             break
         k = heap_pop(s.pending[s.pending_at[best] : s.pending_at[best + 1]])
-        s.tally[PENDING] -= 1
+        _queue(s, best // devices, best % devices, -1)
         _start_copy(a, device, x, k, s)
     s.touched[:] = 0
+
+
+@leaf
+def _queue(s: State, source: int, destination: int, more: int) -> None:
+    """Count transfers that came to wait for lanes, or that left."""
+    s.tally[PENDING] += more
+    s.queued[source] += more
+    s.queued[len(s.running) + destination] += more
 
 
 @leaf
@@ -155,7 +168,7 @@ def _start_copy(a: Arrays, device: Ints, x: Transfers, k: int, s: State) -> None
     s.run.x_start[k] = s.tally[NOW]
     s.run.x_order[s.tally[STARTED]] = k
     s.tally[STARTED] += 1
-    c = _clock_of(a, source, d)
+    c = clock_of(a, source, d)
     s.active[c] += 1
     heap_push(s.copies[c], s.clock[c] + transfer_ticks(a, t, source, d), k, k)
     _change(s, d, a.t_bytes[t])
@@ -166,7 +179,7 @@ def _next_end(a: Arrays, s: State, c: int) -> int:
     """The reading of clock `c` when the next of its jobs ends."""
     end = _NEVER
     for d in range(len(a.cap)):
-        if s.running[d] >= 0 and _clock_of(a, d, d) == c:
+        if s.running[d] >= 0 and s.clock_at[d] == c:
             end = min(end, s.ends[d])
     if s.copies[c, 0, 0] > 0:
         end = min(end, s.copies[c, 1, 0])
@@ -202,7 +215,7 @@ def _advance(a: Arrays, s: State) -> bool:
 @leaf
 def _finish(a: Arrays, device: Ints, x: Transfers, x_rank: Ints, s: State) -> None:
     for d in range(len(a.cap)):
-        if s.running[d] >= 0 and s.ends[d] <= s.clock[_clock_of(a, d, d)]:
+        if s.running[d] >= 0 and s.ends[d] <= s.clock[s.clock_at[d]]:
             _finish_op(a, device, x, x_rank, s.running[d], d, s)
     for c in range(len(s.clock)):
         while s.copies[c, 0, 0] > 0 and s.copies[c, 1, 0] <= s.clock[c]:
@@ -223,7 +236,7 @@ def _release(a: Arrays, x: Transfers, storage: int, s: State) -> int:
 def _finish_op(a: Arrays, device: Ints, x: Transfers, x_rank: Ints, i: int, d: int, s: State) -> None:
     s.run.op_end[i] = s.tally[NOW]
     s.running[d] = -1
-    s.active[_clock_of(a, d, d)] -= a.threads[d]
+    s.active[s.clock_at[d]] -= a.threads[d]
     s.tally[DONE] += 1
     freed = a.temp[i]
     for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
@@ -239,7 +252,7 @@ def _finish_op(a: Arrays, device: Ints, x: Transfers, x_rank: Ints, i: int, d: i
                 continue
             pair = d * len(a.cap) + x.destination[k]
             heap_push(s.pending[s.pending_at[pair] : s.pending_at[pair + 1]], x_rank[k], k, k)
-            s.tally[PENDING] += 1
+            _queue(s, d, x.destination[k], 1)
             s.touched[d] = 1
         freed += _release(a, x, s.storage[t], s)
     _change(s, d, -freed)

@@ -5,11 +5,23 @@ from typing import NamedTuple
 import numpy as np
 
 from baechi.cost.jit import leaf, maker
-from baechi.cost.problem import PARALLEL, SEQUENTIAL, Arrays, Ints
+from baechi.cost.problem import PARALLEL, SEQUENTIAL, UNLIMITED_CORES, Arrays, Ints
 from baechi.cost.tensors import buckets
 from baechi.sim.transfers import Transfers, storages_of
 
-__all__ = ["CHANGES", "DONE", "NOW", "PENDING", "STARTED", "Run", "State", "begin", "on_lanes", "receiving_lane"]
+__all__ = [
+    "CHANGES",
+    "DONE",
+    "NOW",
+    "PENDING",
+    "STARTED",
+    "Run",
+    "State",
+    "begin",
+    "clock_of",
+    "on_lanes",
+    "receiving_lane",
+]
 
 NOW, STARTED, DONE, CHANGES, PENDING = range(5)
 """Where `State.tally` counts what."""
@@ -44,7 +56,8 @@ class State(NamedTuple):
     `lane` is empty, and `pending` has room, where a lane takes of what is there the transfer of smallest rank.
     What goes between two devices that work in host memory needs no lane, and is always `pending`.
     `touched` are the devices that send, and behind them those that receive, on whose lanes something
-    happened since copies were last started.
+    happened since copies were last started; `queued` of them wait to send, or to be received. `clock_at` is the
+    clock that each device's ops go by.
     """
 
     run: Run
@@ -56,10 +69,12 @@ class State(NamedTuple):
     ends: Ints
     position: Ints
     clock: Ints
+    clock_at: Ints
     active: Ints
     copies: Ints
     lane_free: Ints
     touched: Ints
+    queued: Ints
     produced: Ints
     pending: Ints
     pending_at: Ints
@@ -98,6 +113,9 @@ def begin(a: Arrays, device: Ints, order_ptr: Ints, x: Transfers, x_rank: Ints, 
         curve,
     )
     at_once = transfers if a.contention == PARALLEL or a.pays.min() == 0 else min(transfers, devices)
+    clock_at = np.empty(devices, np.int64)
+    for d in range(devices):
+        clock_at[d] = clock_of(a, d, d)
     lane, lane_ptr = _lanes(a, device, x, x_rank, strict)
     pending_at = np.zeros(devices * devices + 1, np.int64)
     for k in range(transfers):
@@ -117,9 +135,11 @@ def begin(a: Arrays, device: Ints, order_ptr: Ints, x: Transfers, x_rank: Ints, 
         np.zeros(devices, np.int64),
         order_ptr[:devices].copy(),
         np.zeros(clocks, np.int64),
+        clock_at,
         np.zeros(clocks, np.int64),
         np.zeros((clocks, at_once + 1, 3), np.int64),
         np.ones(2 * devices, np.int64),
+        np.zeros(2 * devices, np.int64),
         np.zeros(2 * devices, np.int64),
         np.zeros(transfers, np.int64),
         pending,
@@ -166,3 +186,11 @@ def receiving_lane(a: Arrays, destination: int) -> int:
 def on_lanes(a: Arrays, source: int, destination: int) -> bool:
     """Whether a transfer takes a copy lane: of two devices that work in host memory, none has one."""
     return bool(a.pays[source] + a.pays[destination] > 0)
+
+
+@leaf
+def clock_of(a: Arrays, source: int, destination: int) -> int:
+    """The clock of a job on one host whose cores are shared, else real time."""
+    host = a.host[source]
+    shared = host == a.host[destination] and a.cores[host] < UNLIMITED_CORES
+    return int(host) if shared else len(a.cores)
