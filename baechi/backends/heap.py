@@ -4,7 +4,7 @@ import ctypes
 
 __all__ = ["map_large_blocks"]
 
-_M_MMAP_THRESHOLD, _M_MMAP_MAX = -3, -4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _LARGE_BYTES = 1 << 20
 
 
@@ -13,11 +13,15 @@ def map_large_blocks() -> bool:
 
     In one heap that never shrinks, blocks are reused without a page fault, but holes between them
     that fit nothing took up to as much again as the tensors when tried on Inception-V3. The faults
-    cost a fifth of its step there, less with large pages (``GLIBC_TUNABLES``). Whether the C library
-    can do it.
+    cost a fifth of its step there, less with large pages (``GLIBC_TUNABLES``). What the heap has at
+    its end and does not need goes back now and later, for no large block is put there any more.
+    Whether the C library can do it.
     """
+    options = {_M_MMAP_MAX: 1 << 16, _M_MMAP_THRESHOLD: _LARGE_BYTES, _M_TRIM_THRESHOLD: _LARGE_BYTES}
     try:
-        set_option = ctypes.CDLL(None).mallopt
+        library = ctypes.CDLL(None)
+        done = all(library.mallopt(option, value) for option, value in options.items())
+        library.malloc_trim(0)
     except (AttributeError, OSError):
         return False
-    return bool(set_option(_M_MMAP_MAX, 1 << 16)) and bool(set_option(_M_MMAP_THRESHOLD, _LARGE_BYTES))
+    return done
