@@ -4,7 +4,7 @@ python tools/bench_workers.py losses      four models on 2 and 4 workers, ten st
 python tools/bench_workers.py transfers   4 MB tensors through the workers' wires and through bare gloo
 python tools/bench_workers.py overhead    one placed device beside the plain eager step
 python tools/bench_workers.py two         Inception-V3 on two devices: predicted, measured, one thread
-python tools/bench_workers.py predicted   three models, or those named, on 1, 2 and 4 devices: step, peaks, measured / predicted
+python tools/bench_workers.py predicted   three models, or those named, on 1, 2 and 4 devices: step and peaks, measured / predicted
 python tools/bench_workers.py memory      a step of 6 GiB on four workers of 2 GiB, and the plain model
 """
 
@@ -188,7 +188,9 @@ def two() -> None:
 
 
 def predicted(*models: str) -> None:
-    """Steps and peaks of plans whose op times are those of a profiled run, beside what they take."""
+    """What the simulator makes of the op times of a profiled run, beside the steps of that run in which nothing is noted."""
+    from baechi.cli.saved import planned
+
     print(
         "| model | batch | devices | step predicted | measured | measured / predicted | peaks, measured / predicted |"
     )
@@ -197,15 +199,14 @@ def predicted(*models: str) -> None:
         for count, caps in {1: "1x8GiB", **CAPS}.items():
             with tempfile.TemporaryDirectory() as folder:
                 plan, batch = Path(folder) / "plan.json", MODELS[model]
-                place = ("place", f"models:{model}", "--batch", batch, "--cluster", caps, "-o", plan)
-                run(*place, "--measure")
-                run("profile", plan, "--steps", 6, "--warmup", 2)
-                run(*place)
-                ran = run("run", plan, "--steps", 9, "--warmup", 2)
-            step, said = ran["step_seconds"]["median"], ran["predicted"]["step_seconds"]
-            peaks = [ran["peak_bytes"][d] / b for d, b in ran["predicted"]["peak_bytes"].items() if b]
+                known = () if count > 1 else ("--measure",)
+                run("place", f"models:{model}", "--batch", batch, "--cluster", caps, "-o", plan, *known)
+                ran = run("profile", plan, "--steps", 9, "--warmup", 2)
+                step = planned(str(plan))
+            said, measured = step.timeline.step_seconds, ran["step_seconds"]["median"]
+            peaks = [ran["peak_bytes"][d] / b for d, b in step.plan.predicted.peak_bytes.items() if b]
             print(
-                f"| {model} | {batch} | {count} | {said:.2f} s | {step:.2f} s | {step / said:.2f} | "
+                f"| {model} | {batch} | {count} | {said:.2f} s | {measured:.2f} s | {measured / said:.2f} | "
                 f"{min(peaks):.3f} to {max(peaks):.3f} |",
                 flush=True,
             )
