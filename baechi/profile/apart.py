@@ -140,7 +140,6 @@ def _notes(part: Part, stamps: Sequence[Stamps], curve: Curve) -> Notes:
                 s.begin,
                 s.end,
                 s.ops,
-                s.busy,
                 {tensor[i]: at for i, at in s.sent.items()},
                 {tensor[i]: at for i, at in s.came.items()},
             )

@@ -10,7 +10,7 @@ from baechi.ir.json import plan_to_dict, timeline_to_dict
 from baechi.ir.plan import Plan
 from baechi.ir.timeline import Timeline
 from baechi.profile.measured import Measured
-from baechi.profile.traced import op_times, span_times
+from baechi.profile.traced import op_times
 
 __all__ = ["PROFILE_SCHEMA", "Profiled", "profile_dict", "profiled"]
 
@@ -48,13 +48,7 @@ class Profiled:
         return tuple(i for i, s in enumerate(seconds) if not low - reach <= s <= high + reach)
 
 
-def profiled(
-    graph: Graph,
-    plan: Plan,
-    measured: Measured,
-    steps: Sequence[Timeline],
-    busy: Sequence[Mapping[str, float]] | None = None,
-) -> Profiled:
+def profiled(graph: Graph, plan: Plan, measured: Measured, steps: Sequence[Timeline]) -> Profiled:
     """Put together what a run measured.
 
     Args:
@@ -62,20 +56,17 @@ def profiled(
         plan: that was run.
         measured: steps in which nothing was noted.
         steps: those in which everything was, at least one.
-        busy: seconds that each op took in each of those, others' work on its core taken out; from its begin to its end
-            when None.
     """
     lengths = [step.step_seconds for step in steps]
     middle = steps[lengths.index(statistics.median_low(lengths))]
     overhead = statistics.median(lengths) / measured.step_seconds - 1 if measured.step_seconds else 0.0
     kinds = {device.type for device in plan.cluster.devices}
-    taken = [span_times(step) for step in steps] if busy is None else busy
-    ops = {kind: op_times(graph, [_of_kind(each, plan, kind) for each in taken]) for kind in sorted(kinds)}
+    ops = {kind: op_times(graph, [_of_kind(step, plan, kind) for step in steps]) for kind in sorted(kinds)}
     return Profiled(measured, middle, overhead, ops)
 
 
-def _of_kind(step: Mapping[str, float], plan: Plan, kind: str) -> dict[str, float]:
-    return {op: seconds for op, seconds in step.items() if plan.cluster.device[plan.device[op]].type == kind}
+def _of_kind(step: Timeline, plan: Plan, kind: str) -> Timeline:
+    return Timeline(tuple(span for span in step.ops if plan.cluster.device[span.device].type == kind))
 
 
 def profile_dict(plan: Plan, found: Profiled) -> dict[str, Any]:

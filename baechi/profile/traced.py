@@ -8,7 +8,7 @@ from baechi.ir.graph import Graph
 from baechi.ir.plan import Plan
 from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
 
-__all__ = ["Curve", "Notes", "StepNotes", "busy_times", "op_times", "span_times", "timelines"]
+__all__ = ["Curve", "Notes", "StepNotes", "op_times", "timelines"]
 
 Curve = tuple[tuple[float, int], ...]
 """(seconds, bytes) at each change."""
@@ -21,7 +21,6 @@ class StepNotes:
     Attributes:
         begin, end: of the step.
         ops: two for each op of `Notes.ops`: when it began and ended.
-        busy: seconds that each of them took where it alone had a core: others' work on it does not count.
         sent: by tensor and destination, when it began to be sent.
         came: by tensor and source, when it was seen to have arrived.
     """
@@ -29,7 +28,6 @@ class StepNotes:
     begin: float
     end: float
     ops: tuple[float, ...]
-    busy: tuple[float, ...]
     sent: Mapping[tuple[str, str], float]
     came: Mapping[tuple[str, str], float]
 
@@ -102,30 +100,19 @@ def _stretched(curve: Curve, length: float) -> Curve:
     return tuple((seconds * length / last if last else 0.0, nbytes) for seconds, nbytes in curve)
 
 
-def busy_times(notes: Mapping[str, Notes]) -> tuple[dict[str, float], ...]:
-    """Seconds that each op took in each step, where it alone had a core: by name."""
-    steps = zip(*(each.steps for each in notes.values()), strict=True)
-    return tuple(
-        {op: t for each, step in zip(notes.values(), k, strict=True) for op, t in zip(each.ops, step.busy, strict=True)}
-        for k in steps
-    )
-
-
-def span_times(step: Timeline) -> dict[str, float]:
-    """Seconds from the begin to the end of each op: by name."""
-    return {span.op: span.end - span.start for span in step.ops}
-
-
-def op_times(graph: Graph, steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def op_times(graph: Graph, steps: Sequence[Timeline]) -> dict[str, float]:
     """Time of each kind of op, in seconds by `Op.key`: the mean of its ops', so that their sum is kept.
 
     Args:
         graph: that was run.
-        steps: seconds by op in each; an op's time is the median, which one slow step does not move.
+        steps: an op's time is the median of them, which one slow step does not move.
     """
+    each: dict[str, list[float]] = {}
+    for step in steps:
+        for span in step.ops:
+            each.setdefault(span.op, []).append(span.end - span.start)
     keys: dict[str, list[float]] = {}
     for op in graph.ops:
-        times = [step[op.name] for step in steps if op.name in step]
-        if op.key and any(times):
-            keys.setdefault(op.key, []).append(statistics.median(times))
+        if op.key and any(each.get(op.name, ())):
+            keys.setdefault(op.key, []).append(statistics.median(each[op.name]))
     return {key: statistics.fmean(times) for key, times in keys.items()}

@@ -1,13 +1,16 @@
 """What processes note becomes one timeline."""
 
+from dataclasses import replace
+
 import pytest
 
 from baechi.backends.plans import plan_in_program_order
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op, Tensor
+from baechi.ir.timeline import Timeline
 from baechi.profile.measured import Measured
-from baechi.profile.profiled import Profiled, profiled
-from baechi.profile.traced import Notes, StepNotes, busy_times, op_times, span_times, timelines
+from baechi.profile.profiled import Profiled
+from baechi.profile.traced import Notes, StepNotes, op_times, timelines
 
 GRAPH = Graph(
     (
@@ -23,12 +26,11 @@ PLAN = plan_in_program_order(GRAPH, {"w": "cpu:0", "a": "cpu:0", "b": "cpu:1", "
 def notes(*, apart: bool = False) -> dict[str, Notes]:
     """A step of six seconds; the second process begins one second later, on another machine at another time of day."""
     day = 1000.0 if apart else 0.0
-    first = StepNotes(10.0, 13.5, (11.0, 13.0), (1.5,), {("a", "cpu:1"): 13.0}, {})
+    first = StepNotes(10.0, 13.5, (11.0, 13.0), {("a", "cpu:1"): 13.0}, {})
     other = StepNotes(
         11.0 + day,
         16.0 + day,
         tuple(t + day for t in (14.0, 15.0, 15.0, 16.0)),
-        (1.0, 0.5),
         {},
         {("a", "cpu:0"): 13.5 + day},
     )
@@ -58,17 +60,9 @@ def test_machines_begin_together() -> None:
 
 def test_times_of_a_key_keep_their_sum() -> None:
     (step,) = timelines(GRAPH, PLAN, notes())
-    assert span_times(step) == {"w": 0.0, "a": 2.0, "b": 1.0, "c": 1.0}
-    assert op_times(GRAPH, [span_times(step)]) == pytest.approx({"mm": 1.5, "mm(c)": 1.0})
-    slow, usual = {"a": 9.0, "b": 1.0, "c": 4.0}, {"a": 4.0, "b": 1.0, "c": 4.0}
-    assert op_times(GRAPH, [usual, slow, usual]) == {"mm": 2.5, "mm(c)": 4.0}
-
-
-def test_what_others_did_on_the_core_does_not_count() -> None:
-    assert busy_times(notes()) == ({"a": 1.5, "b": 1.0, "c": 0.5},)
-    step = timelines(GRAPH, PLAN, notes())
-    found = profiled(GRAPH, PLAN, Measured(6.0, (6.0,), 0.0, (), {}), step, busy_times(notes()))
-    assert found.ops == {"unit": {"mm": 1.25, "mm(c)": 0.5}}
+    assert op_times(GRAPH, [step]) == pytest.approx({"mm": 1.5, "mm(c)": 1.0})
+    slow = Timeline(tuple(replace(span, end=span.end + 9) for span in step.ops if span.op != "w"))
+    assert op_times(GRAPH, [step, slow, step]) == pytest.approx({"mm": 1.5, "mm(c)": 1.0})
 
 
 def test_outliers_are_named() -> None:

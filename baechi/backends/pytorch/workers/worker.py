@@ -27,7 +27,6 @@ class Stamps:
     Attributes:
         begin, end: of the step.
         ops: two for each op that is carried out, in their order: when it began and ended.
-        busy: seconds of a core that each of them took, where one thread carries it out; else from its begin to its end.
         sent: when each transfer from here began, by number.
         came: when each transfer to here was seen to have arrived, by number.
         loss: as of `Worker.step`.
@@ -36,7 +35,6 @@ class Stamps:
     begin: float
     end: float
     ops: tuple[float, ...]
-    busy: tuple[float, ...]
     sent: Mapping[int, float]
     came: Mapping[int, float]
     loss: Tensor | None
@@ -65,9 +63,6 @@ class Worker:
         self._run: Any = None
         self._traced: Any = None
         self._times: list[float] = []
-        self._spent: list[float] = []
-        one_core = part.place.type == "cpu" and part.threads == 1
-        self._clock = time.thread_time if one_core else time.perf_counter
         self._inference = not part.gradients
 
     def load(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> Self:
@@ -123,13 +118,11 @@ class Worker:
         if self._traced is None:
             self._traced = self._function(self.part.traced, f"{self.part.filename} traced")
         self._times.clear()
-        self._spent.clear()
         self._wires.note()
         begin = time.perf_counter()
         loss = self._step(self._traced, inputs)
         end = time.perf_counter()
-        busy = tuple(b - a for a, b in zip(self._spent[::2], self._spent[1::2], strict=True))
-        return Stamps(begin, end, tuple(self._times), busy, *self._wires.noted(), loss)
+        return Stamps(begin, end, tuple(self._times), *self._wires.noted(), loss)
 
     def _step(self, run: Any, inputs: Sequence[Any]) -> Tensor | None:
         if self._run is None:
@@ -207,7 +200,6 @@ class Worker:
         now = time.perf_counter()
         self._times.append(now)
         self._wires.look(now)
-        self._spent.append(self._clock())
 
     def _gone(self, rank: int) -> BaechiError:
         name = next(device for device, other in self.part.ranks.items() if other == rank)
