@@ -34,10 +34,12 @@ def made_again(
 
     Each new op is held back until its first reader is about to run: it waits for the gradients that
     this reader reads, and for the forward readers of what it makes again. So what forward made has
-    ended before, in any order of the ops. An update that had to wait for an op waits for its copy too.
+    ended before, in any order of the ops. An update that had to wait for an op waits for its copy too,
+    so a new op waits for nothing that comes behind such an update.
 
     The new edges cannot make a cycle: give a new op the place right before the first of its readers
-    in the topological order; then every edge, old or new, leads onwards.
+    in the topological order; then every edge leads onwards, but for those to the updates, from which
+    nothing leads back to a new op.
 
     Args:
         graph: a training step.
@@ -65,6 +67,7 @@ class _Weaver:
         self.rank = {graph.ops[i].name: k for k, i in enumerate(graph.order)}
         self.first = self._first_readers()
         self.copy = {op.forward: op.name for op in late if op.kind != "fetch"}
+        self.behind = self._behind_waiting_updates()
 
     def _first_readers(self) -> dict[str, Op]:
         """The op of the graph, by new op, that is the first of those that read it or wait for what reads it."""
@@ -82,6 +85,19 @@ class _Weaver:
             first[op.name] = min(found, key=lambda r: self.rank[r.name])
         return first
 
+    def _behind_waiting_updates(self) -> set[str]:
+        """The updates that wait for a copy, and all that comes after them."""
+        found: set[str] = set()
+        for i in self.graph.order:
+            op = self.graph.ops[i]
+            before = {*op.after, *(self.graph.producer[name].name for name in op.inputs)}
+            if self._waits_for_copy(op) or not found.isdisjoint(before):
+                found.add(op.name)
+        return found
+
+    def _waits_for_copy(self, op: Op) -> bool:
+        return op.phase == "update" and not self.copy.keys().isdisjoint(op.after)
+
     def by_reader(self) -> dict[str, list[Op]]:
         """The new ops by the op before which they stand."""
         found: dict[str, list[Op]] = {}
@@ -94,7 +110,8 @@ class _Weaver:
         reader = self.first[op.name]
         olds = [old for old, new in self.again.items() if new in {t.name for t in op.outputs}]
         waits = [*self._gradients(reader), *(r for old in olds for r in self.graph.readers[old] if not is_late(r))]
-        names = dict.fromkeys(w.name for w in waits if self.rank[w.name] < self.rank[reader.name])
+        last = self.rank[reader.name]
+        names = dict.fromkeys(w.name for w in waits if self.rank[w.name] < last and w.name not in self.behind)
         return replace(op, after=tuple(names))
 
     def _gradients(self, reader: Op) -> Iterator[Op]:
@@ -121,6 +138,6 @@ class _Weaver:
             inputs = tuple(self.again.get(name, name) for name in op.inputs)
             outputs = tuple(replace(t, alias_of=self.again.get(t.alias_of or "", t.alias_of)) for t in op.outputs)
             return op if (inputs, outputs) == (op.inputs, op.outputs) else replace(op, inputs=inputs, outputs=outputs)
-        if op.phase == "update" and not self.copy.keys().isdisjoint(op.after):
+        if self._waits_for_copy(op):
             return replace(op, after=(*op.after, *(self.copy[name] for name in op.after if name in self.copy)))
         return op

@@ -94,6 +94,20 @@ def test_copies_start_after_the_gradient_and_after_forward_in_any_order() -> Non
     assert [op.name for op in lighter.ops][9:13] == ["f1.again", "f2.again", "f3.again", "b3"]
 
 
+def test_a_copy_does_not_wait_for_the_update_that_waits_for_it() -> None:
+    """The update reads what forward made, and overwrites what the copy reads."""
+    ops = (
+        Op("w", "parameter", outputs=(Tensor("w", 8),), persistent_bytes=8),
+        Op("f", "mm", ("w",), (Tensor("y", 8),)),
+        Op("u", "update", ("y",), after=("f",), phase="update"),
+        Op("b", "mm", ("y",), (Tensor("g", 8),), phase="backward"),
+    )
+    lighter = recompute(Graph(ops), ["f"])
+    assert {op.name: op.after for op in lighter.ops} == {
+        "w": (), "f": (), "u": ("f", "f.again"), "f.again": (), "b": ()
+    }  # fmt: skip
+
+
 @given(st.data())
 def test_the_step_stays_the_same_step(training_graphs: Any, data: Any) -> None:
     graph = data.draw(training_graphs())
