@@ -99,10 +99,11 @@ def _follow(plan: "Plan", order: "Order") -> bool:
 
 def _lead(plan: "Plan", target: "Target", order: "Order") -> "tuple[Report, ...]":
     """What all workers report: torchrun's to its first, else those that are started here."""
-    reports = be_worker(plan, target, order) if is_worker() else None
-    if reports is None:
+    if not is_worker():
         note_load()
-        reports = start_workers(plan, target, order)
+        return start_workers(plan, target, order)
+    reports = be_worker(plan, target, order)
+    assert reports is not None  # the first is told
     return reports
 
 

@@ -42,14 +42,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Run, keep, and print what was measured beside what was predicted."""
     restart_tuned(args)
-    if is_worker() and not is_saved(args.target):
+    saved = is_saved(args.target)
+    if is_worker() and not saved:
         what = "torchrun's workers run a plan, and none of them is to make it"
         raise BaechiError("B108", what, help="place it first, with -o FILE, and profile that file")
     from baechi.files import write_atomic
     from baechi.profile.profiled import profile_dict
     from baechi.report.profile_text import profile_text
 
-    plan, load = _saved(args) if is_saved(args.target) else _placed(args)
+    plan, load = _saved(args) if saved else _placed(args)
     ran = carrier_of(plan.target.get("framework")).profile(plan, load, args)
     if ran is None:
         return 0

@@ -90,8 +90,8 @@ class _Weaver:
         found: set[str] = set()
         for i in self.graph.order:
             op = self.graph.ops[i]
-            before = {*op.after, *(self.graph.producer[name].name for name in op.inputs)}
-            if self._waits_for_copy(op) or not found.isdisjoint(before):
+            makers = (self.graph.producer[name].name for name in op.inputs)
+            if self._waits_for_copy(op) or (found and not found.isdisjoint((*op.after, *makers))):
                 found.add(op.name)
         return found
 

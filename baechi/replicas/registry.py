@@ -1,6 +1,7 @@
 """Things by name, each in a module of its own that is imported when somebody asks for it."""
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any
@@ -41,8 +42,7 @@ class Registry(dict[str, str]):
         """
         if name not in self:
             raise BaechiError(self.code, f"no {self.kind} '{name}'", help="one of: " + ", ".join(self))
-        module, _, attribute = self[name].partition(":")
-        return getattr(import_module(module), attribute)
+        return _load(self[name])
 
     def options(self, name: str, given: Iterable[str] = ()) -> Mapping[str, Parameter]:
         """The options of `name`: all that a class is made with, what a function takes by keyword only.
@@ -50,13 +50,20 @@ class Registry(dict[str, str]):
         Raises:
             BaechiError: when there is no such name, or one of those `given` is no option of it.
         """
-        found = self.find(name)
-        named = signature(found).parameters
-        known = {k: p for k, p in named.items() if isinstance(found, type) or p.kind is Parameter.KEYWORD_ONLY}
+        self.find(name)
+        known = _options_of(self[name])
         if unknown := [option for option in given if option not in known]:
             has = "it has: " + ", ".join(known) if known else "leave it out"
             raise BaechiError(self.code, f"{self.kind} '{name}' has no option {', '.join(unknown)}", help=has)
         return known
+
+    def defaults(self, name: str) -> dict[str, Any]:
+        """The options of `name` and their defaults; `inspect.Parameter.empty` where one has to be given.
+
+        Raises:
+            BaechiError: when there is none.
+        """
+        return {option: parameter.default for option, parameter in self.options(name).items()}
 
     def check(self, name: str, given: Iterable[str], hints: Mapping[str, str] | None = None) -> None:
         """See that the options given are all that `name` needs, and no others.
@@ -76,3 +83,16 @@ class Registry(dict[str, str]):
             raise BaechiError(
                 self.code, f"{self.kind} '{name}' needs {', '.join(missing)}", help=f"{missing[0]}: {what}"
             )
+
+
+@cache
+def _load(where: str) -> Any:
+    module, _, attribute = where.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+@cache
+def _options_of(where: str) -> Mapping[str, Parameter]:
+    found = _load(where)
+    named = signature(found).parameters
+    return {k: p for k, p in named.items() if isinstance(found, type) or p.kind is Parameter.KEYWORD_ONLY}

@@ -78,4 +78,4 @@ def attack_options(name: str) -> Mapping[str, Any]:
         >>> attack_options("ipm")
         {'epsilon': 0.1}
     """
-    return {option: parameter.default for option, parameter in ATTACKS.options(name).items()}
+    return ATTACKS.defaults(name)

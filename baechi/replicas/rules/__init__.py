@@ -81,7 +81,7 @@ def rule_options(rule: str) -> Mapping[str, Any]:
         >>> sorted(rule_options("multi-krum"))
         ['f', 'm']
     """
-    return {name: option.default for name, option in RULES.options(rule).items()}
+    return RULES.defaults(rule)
 
 
 def _options(rule: str, peers: int, given: Mapping[str, Any]) -> dict[str, Any]:
