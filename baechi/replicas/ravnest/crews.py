@@ -16,8 +16,9 @@ from baechi.errors import Infeasible
 from baechi.ir.cluster import UNLIMITED_BYTES, Cluster
 from baechi.ir.graph import Graph
 from baechi.ir.plan import Plan
-from baechi.placers import Single, get_placer, make_plan
+from baechi.placers import Single, make_plan
 from baechi.replicas.ravnest.formation import Formation, form
+from baechi.replicas.ravnest.line import Line, line_of
 from baechi.replicas.ravnest.nodes import Node, cluster_of
 from baechi.replicas.ravnest.rings import find_rings
 from baechi.units import to_seconds
@@ -129,7 +130,7 @@ def assemble(
         graph: a training step on one micro-batch.
         nodes: the peers.
         clusters: how many; when None as many as can hold the model, cut in stages.
-        placer: what cuts it; ``contiguous`` makes a line of stages.
+        placer: what cuts it; what it finds is made into a line of stages.
         seed: of the searches.
         table: measured op times.
 
@@ -161,7 +162,7 @@ def crew_of(graph: Graph, nodes: Sequence[Node], placer: str, seed: int, table: 
     for _ in range(_ROUNDS):
         problem = Problem(graph, cluster_of(left), table, "throughput")
         try:
-            crew = _crew(problem, make_plan(get_placer(placer), problem, seed), nodes)
+            crew = _crew(problem, make_plan(Line(placer), problem, seed), nodes)
         except Infeasible:
             if not found:
                 raise
@@ -181,7 +182,7 @@ def _less(node: Node, nbytes: int) -> Node:
 
 def _crew(problem: Problem, plan: Plan, nodes: Sequence[Node]) -> Crew:
     graph = problem.graph
-    line = list(dict.fromkeys(plan.device[graph.ops[i].name] for i in graph.order if graph.ops[i].phase == "forward"))
+    line = line_of(graph, [plan.device[op.name] for op in graph.ops])
     line += [node.name for node in nodes if node.name not in line and plan.order.get(node.name)]
     ticks = problem.arrays.ticks
     column = {device.name: d for d, device in enumerate(problem.cluster.devices)}
