@@ -13,7 +13,6 @@ from torch import Tensor, fx, nn
 
 from baechi.errors import BaechiError
 from baechi.frontends.pytorch import TorchProgram
-from baechi.ir.plan import Plan
 from baechi.replicas.ravnest.stage import Stage
 
 __all__ = ["Cut", "cut_step"]
@@ -116,12 +115,12 @@ def _kept_apart(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return graph.call_function(torch.ops.aten.clone.default, (node,)) if node.op == "get_attr" else node
 
 
-def cut_step(program: TorchProgram, plan: Plan, line: Sequence[str], targets: int = 1) -> Cut:
+def cut_step(program: TorchProgram, device: Mapping[str, str], line: Sequence[str], targets: int = 1) -> Cut:
     """Cut a step as a plan does.
 
     Args:
         program: a training step of one micro-batch, with a loss and an optimiser.
-        plan: of its graph, made for a line of stages, as the placer ``contiguous`` does.
+        device: by op, where a plan for a line of stages puts it (`baechi.replicas.ravnest.crews`).
         line: the devices that have a stage, in order.
         targets: how many of the step's inputs, the last ones, are the target.
 
@@ -134,10 +133,10 @@ def cut_step(program: TorchProgram, plan: Plan, line: Sequence[str], targets: in
         raise BaechiError("B859", what, help="give loss=… and optimizer=…")
     place = {device: i for i, device in enumerate(line)}
     forward = [op for op in program.graph.ops if op.phase == "forward"]
-    stages = {n: place[plan.device[op.name]] for op in forward for n in _nodes(program, op.name)}
+    stages = {n: place[device[op.name]] for op in forward for n in _nodes(program, op.name)}
     weights = {program.values[op]: n for n, op in {**program.parameters, **program.buffers}.items()}
     writes = {
-        program.values[program.graph.op(assign).inputs[0]]: program.values[program.buffers[name]]
+        program.values[program.graph.op[assign].inputs[0]]: program.values[program.buffers[name]]
         for name, assign in program.buffer_updates.items()
     }
     (name,) = (name for name in program.outputs if name is not None)
@@ -180,6 +179,6 @@ def _settle(
             home = count
         if any(stage > home for stage in before):
             what = "the plan's devices take turns along the step: it is no line of stages"
-            raise BaechiError("B859", what, help="place with contiguous")
+            raise BaechiError("B859", what, help="form the clusters anew: plans for them are lines")
         found[node] = home
     return found

@@ -19,7 +19,7 @@ from baechi.replicas.ravnest.pipeline import Batch, Carried, Pace, run, workers_
 from baechi.replicas.ravnest.rings import Averages, average
 from baechi.replicas.ravnest.stage import Stage
 
-__all__ = ["Trained", "average_stages", "sequential_parts", "train"]
+__all__ = ["Trained", "average_stages", "averaged_tensors", "sequential_parts", "train"]
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ def average_stages(
     deaths: Mapping[tuple[int, int], int] | None = None,
 ) -> Averages:
     """Put the mean over clusters into the stages' parameters; arguments and errors as `train` and `average`."""
-    held = [[_tensors(stage, average_optimizer) for stage in stages] for stages in clusters]
+    held = [[averaged_tensors(stage, average_optimizer) for stage in stages] for stages in clusters]
     order = [name for tensors in held[0] for name in tensors]
     arrays = [[{n: t.detach().numpy() for n, t in tensors.items()} for tensors in stages] for stages in held]
     found = average(arrays, order, deaths)
@@ -96,7 +96,7 @@ def average_stages(
     return found
 
 
-def _tensors(stage: Stage, with_state: bool) -> dict[str, Tensor]:
+def averaged_tensors(stage: Stage, with_state: bool) -> dict[str, Tensor]:
     """What of a stage is averaged: each parameter, and behind it the optimiser's state of its shape."""
     found: dict[str, Tensor] = {}
     for name, parameter in stage.parameters.items():
