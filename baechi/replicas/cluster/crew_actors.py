@@ -69,8 +69,8 @@ class _Far:
     def publish(self, layout: Layout | Ended) -> None:
         self._get("publish", layout)
 
-    def layout(self) -> Layout:
-        found: Layout = self._get("layout")
+    def layout(self) -> Layout | Ended:
+        found: Layout | Ended = self._get("layout")
         return found
 
     def living(self) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ class CrewRules(Rules, Protocol):
     def publish(self, layout: Layout | Ended) -> None:
         """As `Roll.publish`."""
 
-    def layout(self) -> Layout:
+    def layout(self) -> Layout | Ended:
         """As `Roll.layout`."""
 
 
@@ -242,7 +242,10 @@ def _layout_of(session: CrewSession, program: TorchProgram) -> Layout:
             session.rules.publish(lay_out(program, session.nodes, session.clusters, **options))
         except BaechiError as error:
             session.rules.publish(Ended(error.code, error.what, error.help))
-    return session.rules.layout()
+    found = session.rules.layout()
+    if isinstance(found, Ended):
+        raise BaechiError(found.code, found.what, help=found.help)
+    return found
 
 
 def _tensors(leaves: Sequence[Any]) -> tuple[Tensor, ...]:

@@ -3,7 +3,6 @@
 import threading
 from typing import Any
 
-from baechi.errors import BaechiError
 from baechi.replicas.cluster.body import Ended
 from baechi.replicas.ravnest.layout import Layout
 
@@ -37,19 +36,11 @@ class Roll:
             self._layout = self._layout or why
             self._news.notify_all()
 
-    def layout(self) -> Layout:
-        """Wait for the clusters.
-
-        Raises:
-            BaechiError: what the peer that forms them ran into; B803 when it does not come to it.
-        """
+    def layout(self) -> Layout | Ended:
+        """Wait for the clusters, or for what the peer that forms them ran into."""
         with self._news:
-            if not self._news.wait_for(lambda: self._layout is not None, _PATIENCE_SECONDS):
-                raise BaechiError("B803", "no peer has formed clusters", help="does each call join_cluster?")
-            if isinstance(self._layout, Ended):
-                raise BaechiError(self._layout.code, self._layout.what, help=self._layout.help)
-            assert self._layout is not None  # waited for
-            return self._layout
+            self._news.wait_for(lambda: self._layout is not None, _PATIENCE_SECONDS)
+            return self._layout or Ended("B803", "no peer has formed clusters", "does each call join_cluster?")
 
     def lose(self, cluster: int) -> None:
         """A cluster has lost a peer: averages go on without it."""

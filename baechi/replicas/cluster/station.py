@@ -179,7 +179,6 @@ class Station:
             out = worker.work(parcel)
             with self._news:
                 self._busy += time.monotonic() - began
-                self._most = max(self._most, worker.under_way if worker.index == 0 else 0)
                 self._stashed = max(self._stashed, worker.stage.stashed)
                 if out is not None:
                     self._sent += out.nbytes
@@ -224,6 +223,7 @@ class Station:
                     raise self._lost
                 parcel = worker.take()
                 if parcel is not None:
+                    self._most = max(self._most, worker.under_way if worker.index == 0 else 0)
                     return parcel
                 if may_feed and worker.index == 0 and worker.may_admit:
                     return None

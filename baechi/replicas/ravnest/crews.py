@@ -147,7 +147,9 @@ def assemble(
         except Infeasible as error:
             fewer = len(formation.clusters) - 1
             if clusters is not None or fewer == 0:
-                what = f"{len(formation.clusters)} clusters cannot each hold the model in stages: {error.what}"
+                count = len(formation.clusters)
+                each = "clusters cannot each" if count > 1 else "cluster cannot"
+                what = f"{count} {each} hold the model in stages: {error.what}"
                 raise Infeasible("B855", what, help="ask for fewer clusters, or add memory", proved=False) from None
             formation = form(nodes, need, fewer, seed)
 

@@ -25,7 +25,7 @@ class Line(Placer):
         of: name of that placer.
     """
 
-    name: ClassVar[str] = "line"
+    name: ClassVar[str] = "line of stages"
     repairs: ClassVar[bool] = False
     coarsens: ClassVar[bool] = False
     of: str = "contiguous"
