@@ -1,5 +1,6 @@
 """The pipeline on one page: capture, place, verify, run."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -205,7 +206,20 @@ def _check(graph: Graph, made: Plan, placer: str) -> None:
 
 
 def resolve(graph: Graph, cluster: Cluster, table: CostTable | None = None) -> Cluster:
-    """The cluster with its memory fractions turned into bytes of the step's single-device peak."""
+    """The cluster with its memory fractions turned into bytes of the step's single-device peak.
+
+    In a replica, without what its exchange takes of the host's memory.
+    """
+    session = sys.modules.get("baechi.replicas.cluster.session")
+    found = _in_bytes(graph, cluster, table)
+    if session is None or session.present().hub is None:
+        return found
+    from baechi.replicas.cluster.host_memory import beside_hub
+
+    return beside_hub(graph, found, session.present())
+
+
+def _in_bytes(graph: Graph, cluster: Cluster, table: CostTable | None) -> Cluster:
     if not cluster.needs_peak:
         return cluster
     first: Device = replace(cluster.devices[0], memory_bytes=UNLIMITED_BYTES, memory_fraction=None)

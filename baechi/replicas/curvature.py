@@ -1,8 +1,11 @@
-"""The greatest eigenvalue of a loss's Hessian, by power iteration with Hessian-vector products.
+"""The greatest eigenvalue of a loss's Hessian, by Lanczos' iteration with Hessian-vector products.
 
-The Hessian is never formed: its product with a vector is the gradient of the gradient's product with it.
+The Hessian is never formed: its product with a vector is the gradient of the gradient's product with it. Lanczos' is
+power iteration that makes use of all products until then, which takes a few of them where that takes hundreds; it
+keeps two vectors, so its copies of eigenvalues long found, which do no harm here, are not kept out.
 
-Source: Pearlmutter, "Fast exact multiplication by the Hessian" (Neural Computation, 1994).
+Sources: Pearlmutter, "Fast exact multiplication by the Hessian" (Neural Computation, 1994); Paige, "Computational
+variants of the Lanczos method" (1972).
 """
 
 import math
@@ -11,20 +14,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
 
 from baechi.errors import BaechiError
+from baechi.frontends.pytorch.batches import split_inputs
 from baechi.frontends.pytorch.modules import evaluate_loss
 from baechi.jobs.pytorch import TorchJob
 
 if TYPE_CHECKING:
     from baechi.target import Target
 
-__all__ = ["Sharpness", "gradient_seconds", "hessian_norm", "target_sharpness"]
+__all__ = ["Sharpness", "few_examples", "gradient_seconds", "hessian_norm", "target_sharpness"]
 
 Product = Callable[[list[Tensor]], list[Tensor]]
+
+_WEIGHT_EXAMPLES = 4e8
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +57,20 @@ def hessian_norm(
     *,
     products: int = 100,
     tolerance: float = 1e-2,
+    seconds: float = math.inf,
     seed: int = 0,
 ) -> Sharpness:
     """Find the greatest eigenvalue of a loss's Hessian at the present parameters.
 
-    Power iteration goes to the eigenvalue that is greatest in size; where that is negative, a second one on the
-    Hessian less that value finds the greatest.
+    It begins with the gradient and a random vector, for the gradient leans to where the loss curves most.
 
     Args:
         loss_fn: computes the loss, a scalar; called once.
         params: what it is a function of; they are not changed.
         products: the most Hessian-vector products, at least 2.
         tolerance: on the error of `Sharpness` at which it stops; the eigenvalue itself is then nearer by far.
-        seed: of the first vector.
+        seconds: begin no product after so long.
+        seed: of the random vector.
 
     Raises:
         BaechiError: B853 when the loss is no finite scalar of the parameters, or cannot be differentiated twice.
@@ -71,68 +81,106 @@ def hessian_norm(
         >>> round(found.curvature, 3)
         3.0
     """
-    product = _products(loss_fn, params)
+    end = time.monotonic() + seconds
+    product, slope = _products(loss_fn, params)
     random = torch.Generator().manual_seed(seed)
-    start = [torch.randn(p.shape, generator=random, dtype=torch.float64).to(p) for p in params]
-    found = _power(product, start, products, tolerance)
-    if found.curvature >= 0:
-        return found
-    shift = found.curvature
-
-    def shifted(v: list[Tensor]) -> list[Tensor]:
-        return [h - shift * x for h, x in zip(product(v), v, strict=True)]
-
-    above = _power(shifted, start, products, tolerance)
-    greatest = above.curvature + shift
-    return Sharpness(
-        greatest, found.products + above.products, above.error * above.curvature / max(abs(greatest), 1e-30)
-    )
+    start = _unit([torch.randn(p.shape, generator=random, dtype=p.dtype).to(p) for p in params])
+    if _dot(slope, slope) > 0:
+        start = [r + g for r, g in zip(start, _unit(slope), strict=True)]
+    return _lanczos(product, start, products, tolerance, end)
 
 
-def target_sharpness(target: "Target", *, seed: int = 0, products: int = 100, tolerance: float = 1e-2) -> Sharpness:
+def target_sharpness(
+    target: "Target",
+    *,
+    seed: int = 0,
+    products: int = 100,
+    tolerance: float = 1e-2,
+    seconds: float = math.inf,
+    examples: int | None = None,
+) -> Sharpness:
     """`hessian_norm` of a target's loss on its example batch, with fresh weights; on this machine's processor.
 
     Args:
         target: a PyTorch model with a loss, not a file.
         seed: of weights, dropout and the first vector.
-        products, tolerance: as for `hessian_norm`.
+        products, tolerance, seconds: as for `hessian_norm`.
+        examples: how many of the batch, the first ones; all when None. The loss of fewer curves more, if anything.
 
     Raises:
-        BaechiError: B603 for a file; B853 when it has no loss, is of another framework, or as `hessian_norm`.
+        BaechiError: B603 for a file; B853 when it has no loss, is of another
+            framework, or the batch is no multiple of `examples`, or as `hessian_norm`.
     """
-    loss, trained = _loss_of(target, seed)
-    return hessian_norm(loss, trained, products=products, tolerance=tolerance, seed=seed)
+    loss, trained = _loss_of(target, seed, examples)
+    return hessian_norm(loss, trained, products=products, tolerance=tolerance, seconds=seconds, seed=seed)
 
 
-def gradient_seconds(target: "Target", *, count: int, warmup: int = 2, seed: int = 0) -> list[float]:
-    """Times of a target's gradient on its example batch here, in seconds; arguments and errors as `target_sharpness`."""
-    loss, trained = _loss_of(target, seed)
+def few_examples(target: "Target") -> int | None:
+    """So many examples of a target's batch that a Hessian-vector product takes some seconds; None when all do.
+
+    Errors as `target_sharpness`.
+    """
+    job = _job_of(target)
+    with torch.device("meta"):
+        size = sum(p.numel() for p in job.build().parameters() if p.requires_grad)
+    batch = _batch_of(job)
+    fit = [n for n in range(1, batch + 1) if batch % n == 0 and n * size <= _WEIGHT_EXAMPLES]
+    found = max(fit, default=1)
+    return None if found >= batch else found
+
+
+def gradient_seconds(
+    target: "Target", *, count: int, warmup: int = 2, seed: int = 0, examples: int | None = None
+) -> list[float]:
+    """Times of a target's gradient on its example batch here, in seconds; arguments and errors as `target_sharpness`.
+
+    Those of fewer examples are stretched to the whole batch.
+    """
+    loss, trained = _loss_of(target, seed, examples)
+    stretch = 1.0 if examples is None else _batch_of(_job_of(target)) / examples
     found = []
     for _ in range(warmup + count):
         began = time.perf_counter()
         torch.autograd.grad(loss(), trained, materialize_grads=True)
-        found.append(time.perf_counter() - began)
+        found.append(stretch * (time.perf_counter() - began))
     return found[warmup:]
 
 
-def _loss_of(target: "Target", seed: int) -> tuple[Callable[[], Tensor], list[Tensor]]:
-    """A target's loss with fresh weights, and these."""
+def _batch_of(job: TorchJob) -> int:
+    """How many examples there are: the first dimension of the first input that has one."""
+    return next((t.shape[0] for t in pytree.tree_leaves(job.inputs) if isinstance(t, Tensor) and t.dim()), 1)
+
+
+def _job_of(target: "Target") -> TorchJob:
     job = target.code
     if not isinstance(job, TorchJob) or job.loss is None:
         what = f"'{target.name}' is no PyTorch model with a loss"
         raise BaechiError("B853", what, help="give --curvature H and --delay LAW instead")
+    return job
+
+
+def _loss_of(target: "Target", seed: int, examples: int | None = None) -> tuple[Callable[[], Tensor], list[Tensor]]:
+    """A target's loss with fresh weights, and these."""
+    job = _job_of(target)
     torch.manual_seed(seed)
     module = job.build()
+    inputs = job.inputs
+    if examples is not None:
+        count, rest = divmod(_batch_of(job), examples)
+        if rest or not count:
+            what = f"{examples} examples are no equal part of a batch of {_batch_of(job)}"
+            raise BaechiError("B853", what, help="give a number that divides it")
+        inputs = split_inputs(inputs, count, job.loss)[0]
 
     def loss() -> Tensor:
-        output = module(*job.args, **dict(job.kwargs or {}))
-        return evaluate_loss(job.loss, output, job.target, with_target=job.target is not None)
+        output = module(*inputs[0], **inputs[1])
+        return evaluate_loss(job.loss, output, *inputs[2:] or (None,), with_target=job.target is not None)
 
     return loss, [p for p in module.parameters() if p.requires_grad]
 
 
-def _products(loss_fn: Callable[[], Tensor], params: Sequence[Tensor]) -> Product:
-    """The Hessian as a function of a vector; fused attention has no second derivative, its plain form has."""
+def _products(loss_fn: Callable[[], Tensor], params: Sequence[Tensor]) -> tuple[Product, list[Tensor]]:
+    """The Hessian as a function of a vector, and the gradient; fused attention has no second derivative, its plain form has."""
     with sdpa_kernel(SDPBackend.MATH):
         loss = loss_fn()
     if not (loss.numel() == 1 and loss.requires_grad and bool(torch.isfinite(loss).all())):
@@ -153,23 +201,32 @@ def _products(loss_fn: Callable[[], Tensor], params: Sequence[Tensor]) -> Produc
             raise _not_twice(error) from None
         return list(found)
 
-    return product
+    return product, [g.detach() for g in slope]
 
 
-def _power(product: Product, start: list[Tensor], products: int, tolerance: float) -> Sharpness:
-    v, value, error = _unit(start), 0.0, math.inf
+def _lanczos(product: Product, start: list[Tensor], products: int, tolerance: float, end: float) -> Sharpness:
+    """The greatest eigenvalue of the tridiagonal matrix T of the products; that of H is within beta_k |s_k| of it."""
+    v, before = _unit(start), [torch.zeros_like(x) for x in start]
+    diagonal: list[float] = []
+    beside: list[float] = []
+    found = Sharpness(0.0, 0, math.inf)
     for count in range(1, products + 1):
         moved = product(v)
-        value = _dot(v, moved)
-        apart = [m - value * x for m, x in zip(moved, v, strict=True)]
-        size = math.sqrt(_dot(moved, moved))
-        if size == 0:
-            return Sharpness(0.0, count, 0.0)
-        error = math.sqrt(_dot(apart, apart)) / max(abs(value), 1e-30)
-        if error <= tolerance:
-            return Sharpness(value, count, error)
-        v = _unit(moved)
-    return Sharpness(value, products, error)
+        alpha = _dot(v, moved)
+        last = beside[-1] if beside else 0.0
+        moved = [m.sub(x, alpha=alpha).sub_(y, alpha=last) for m, x, y in zip(moved, v, before, strict=True)]
+        beta = math.sqrt(_dot(moved, moved))
+        diagonal.append(alpha)
+        values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
+        value = float(values[-1])
+        size = max(abs(value), 1e-30)
+        found = Sharpness(value, count, beta * abs(float(vectors[-1, -1])) / size)
+        is_whole = beta <= _ROUNDING * float(np.abs(values).max(initial=1e-30))
+        if is_whole or (found.error <= tolerance and value > 0) or time.monotonic() >= end:
+            break
+        beside.append(beta)
+        before, v = v, [m.div_(beta) for m in moved]
+    return found
 
 
 def _unit(v: list[Tensor]) -> list[Tensor]:
@@ -178,7 +235,7 @@ def _unit(v: list[Tensor]) -> list[Tensor]:
 
 
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    return sum(float((x.double() * y.double()).sum()) for x, y in zip(a, b, strict=True))
+    return sum(float(torch.dot(x.reshape(-1), y.reshape(-1))) for x, y in zip(a, b, strict=True))
 
 
 def _not_twice(error: RuntimeError) -> BaechiError:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["configure", "execute"]
 
 _TIMED = 12
+_SECONDS = 40.0
+_CLOSE = 0.05
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +34,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step-size", type=_above_zero, metavar="E", help="of each gradient")
     parser.add_argument("--workers", type=positive, metavar="M", help="that send gradients")
     parser.add_argument("--products", type=positive, default=100, metavar="N", help="most Hessian-vector products")
+    help_ = "of the batch for the Hessian (default: all, fewer where a model is large)"
+    parser.add_argument("--examples", type=positive, metavar="N", help=help_)
+    parser.add_argument(
+        "--seconds", type=_above_zero, default=_SECONDS, metavar="S", help=f"begin no product after (default {_SECONDS:g})"
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -47,8 +54,8 @@ def execute(args: argparse.Namespace) -> int:
     target = load_target(args.target, batch=args.batch, options=pairs(args.set, "--set")) if args.target else None
     curvature, step_size = args.curvature, args.step_size
     if target is not None:
-        curvature = curvature or _curvature(target, args.products)
-        law = law or _measured(target)
+        curvature = curvature or _curvature(target, args)
+        law = law or _measured(target, args)
         step_size = step_size or _own_step(target)
     assert law is not None  # a target has one
     with progress("looking for roots"):
@@ -60,25 +67,36 @@ def execute(args: argparse.Namespace) -> int:
     return 0 if advice.asked is None or advice.asked.is_stable else 1
 
 
-def _curvature(target: "Target", products: int) -> float:
-    from baechi.replicas.curvature import target_sharpness
+def _curvature(target: "Target", args: argparse.Namespace) -> float:
+    from baechi.replicas.curvature import few_examples, target_sharpness
 
+    examples = args.examples or few_examples(target)
+    if examples is not None:
+        say(f"note: the Hessian is that of the loss of {examples} example{'s' * (examples > 1)} of the batch")
     with progress(f"multiplying by the Hessian of {target.name}"):
-        found = target_sharpness(target, products=products)
-    say(f"note: curvature {found.curvature:.3g} with fresh weights, after {found.products} Hessian-vector products")
+        found = target_sharpness(
+            target, products=args.products, tolerance=_CLOSE, seconds=args.seconds, examples=examples
+        )
+    near = f"within {found.error:.1%} of an eigenvalue" if found.error < 1 else "far from settled"
+    count = f"{found.products} Hessian-vector products"
+    say(f"note: curvature {found.curvature:.3g} with fresh weights, {near}, after {count}")
+    if found.error > _CLOSE:
+        say("note: that is a lower bound; --seconds and --products let it come nearer, --curvature gives it")
     if found.curvature <= 0:
         what = f"the loss of {target.name} curves nowhere upwards ({found.curvature:.3g})"
         raise BaechiError("B853", what, help="give the curvature of a trained model: --curvature H")
     return found.curvature
 
 
-def _measured(target: "Target") -> "Delay":
-    from baechi.replicas.curvature import gradient_seconds
+def _measured(target: "Target", args: argparse.Namespace) -> "Delay":
+    from baechi.replicas.curvature import few_examples, gradient_seconds
     from baechi.replicas.delays import Histogram
 
+    examples = args.examples or few_examples(target)
     with progress(f"timing {target.name}"):
-        seconds = gradient_seconds(target, count=_TIMED)
-    say(f"note: {_TIMED} gradients were timed here; give a real run's delays as --delay FILE.json")
+        seconds = gradient_seconds(target, count=_TIMED, examples=examples)
+    what = f"{_TIMED} gradients" + ("" if examples is None else " of these, stretched to the whole batch,")
+    say(f"note: {what} were timed here; give a real run's delays as --delay FILE.json")
     return Histogram.of(seconds)
 
 

@@ -42,9 +42,9 @@ class PeerActor:
         enter_crew(replace(self._session, station=self._station, rules=_Far(roll), ask=self._ask))
         return body.run(f"peer-{self._session.nodes[self._session.peer].name}".replace(":", "-"))
 
-    def weights(self) -> dict[str, Floats]:
+    def weights(self, done: int = 0, averages: int = 0) -> dict[str, Floats]:
         """As `Station.weights`."""
-        return self._station.weights()
+        return self._station.weights(done, averages)
 
     def status(self) -> dict[str, Any]:
         """As `Station.status`, and the process."""
@@ -53,10 +53,10 @@ class PeerActor:
     def _send(self, to: int, what: str, arguments: Any) -> None:
         self._others[to].receive.options(concurrency_group=INBOX).remote(what, *arguments)
 
-    def _ask(self, peer: int) -> Mapping[str, Floats]:
+    def _ask(self, peer: int, done: int, averages: int) -> Mapping[str, Floats]:
         import ray
 
-        found: Mapping[str, Floats] = ray.get(self._others[peer].weights.remote())
+        found: Mapping[str, Floats] = ray.get(self._others[peer].weights.remote(done, averages))
         return found
 
 

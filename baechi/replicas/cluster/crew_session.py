@@ -43,7 +43,7 @@ class CrewSession:
         nodes: all peers.
         station: of this one; None when the script runs alone.
         rules: that all share.
-        ask: the weights that another peer holds.
+        ask: the weights that another peer holds; arguments as for `Station.weights`.
         clusters: how many; as many as can hold the model when None.
         placer: what cuts it.
         under_way: at most so many micro-batches at once in a cluster.
@@ -56,7 +56,7 @@ class CrewSession:
     nodes: tuple[Node, ...] = ()
     station: Station | None = None
     rules: CrewRules | None = None
-    ask: Callable[[int], Mapping[str, Floats]] | None = None
+    ask: Callable[[int, int, int], Mapping[str, Floats]] | None = None
     clusters: int | None = None
     placer: str = "contiguous"
     under_way: int | None = None
@@ -203,10 +203,10 @@ class Post:
         """All parameters and buffers of this cluster's model as its peers have them now, by their names."""
         if self.cluster is None:
             return {}
-        found: dict[str, Floats] = {}
+        found, ask = self._station.weights(), self._session.ask
         for peer in self._layout.peers[self.cluster]:
-            own = peer == self._session.peer or self._session.ask is None
-            found |= self._station.weights() if own else self._session.ask(peer)  # type: ignore[misc]
+            if peer != self._session.peer and ask is not None:
+                found |= ask(peer, self.done, self._turn)
         return {name: torch.from_numpy(value) for name, value in found.items()}
 
     def _average(self) -> None:

@@ -197,6 +197,7 @@ class Driver:
                 options.checkpoint_every,
                 options.resume or joining or replica.incarnation > 0,
                 None if self._method is None else replace(self._method, index=index),
+                options.hub,
             )
             for rank in range(options.hub.shares)
         ]

@@ -87,6 +87,7 @@ class Hub:
         self._members: tuple[int, ...] = tuple(range(options.count))
         self._carried: Carried | None = None
         self._entered: dict[int, Arrays] = {}
+        self._sizes: dict[int, int] = {}
         self._held: Arrays = ()
         self._mixed: Arrays | None = None
         self._handout: dict[int, Arrays | None] = {}
@@ -108,7 +109,7 @@ class Hub:
             BaechiError: B803 when a replica that joins others finds none that gives it a model.
         """
         with self._lock:
-            self._entered[rank] = arrays
+            self._entered[rank], self._sizes[rank] = arrays, len(arrays)
             if len(self._entered) == self.options.shares:
                 self._begin()
             if not self._lock.wait_for(lambda: self._carried is not None, _JOIN_PATIENCE_SECONDS):
@@ -205,7 +206,7 @@ class Hub:
     def _begin(self) -> None:
         shares = [self._entered[rank] for rank in range(self.options.shares)]
         start: Arrays = tuple(a for share in shares for a in share)
-        self._held = start
+        self._held, self._entered = start, {}
         self._carried = make_peer(
             self.peer,
             start,
@@ -222,8 +223,8 @@ class Hub:
         return self._carried
 
     def _share(self, arrays: Arrays, rank: int) -> Arrays:
-        first = sum(len(self._entered[r]) for r in range(rank))
-        return arrays[first : first + len(self._entered[rank])]
+        first = sum(self._sizes[r] for r in range(rank))
+        return arrays[first : first + self._sizes[rank]]
 
     def _complete(self, peer: Carried, step: int) -> None:
         """All workers are past a boundary: their shares are one model of one version."""

@@ -11,9 +11,10 @@ from baechi.replicas.peer import Arrays
 if TYPE_CHECKING:
     import torch
 
+    from baechi.replicas.cluster.hub import HubOptions
     from baechi.replicas.cluster.rounds import Place, Rounds
 
-__all__ = ["Hand", "Replica", "Session", "enter", "join"]
+__all__ = ["Hand", "Replica", "Session", "enter", "join", "present"]
 
 _T = TypeVar("_T")
 _KEPT = 2
@@ -48,6 +49,7 @@ class Session:
         checkpoint_every: steps from one to the next.
         resume: whether to go on from the newest one.
         method: by which the replicas train together instead of gossiping; None when they gossip.
+        options: of the hub.
     """
 
     index: int = 0
@@ -61,6 +63,7 @@ class Session:
     checkpoint_every: int = 100
     resume: bool = False
     method: "Place | None" = None
+    options: "HubOptions | None" = None
 
 
 _SESSION = Session()
@@ -70,6 +73,11 @@ def enter(session: Session) -> None:
     """From here on this process is a worker of a replica."""
     global _SESSION
     _SESSION = session
+
+
+def present() -> Session:
+    """The place that this process has; alone when it is no worker of a replica."""
+    return _SESSION
 
 
 def join(model: Any, optimizer: "torch.optim.Optimizer | None" = None) -> "Replica":

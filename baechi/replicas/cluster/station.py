@@ -102,9 +102,12 @@ class Station:
                 self._lost = BaechiError("B808", f"cluster {cluster + 1} has lost a peer: {why}")
             self._news.notify_all()
 
-    def weights(self) -> dict[str, Floats]:
-        """The parameters and buffers of this peer's stage now."""
+    def weights(self, done: int = 0, averages: int = 0) -> dict[str, Floats]:
+        """The parameters and buffers of this peer's stage, once it is past so many micro-batches and averages."""
         with self._news:
+            self._news.wait_for(
+                lambda: (self._done >= done and len(self._averages) >= averages) or self._lost is not None
+            )
             return {name: np.array(value.detach().numpy()) for name, value in self._values.items()}
 
     def status(self) -> dict[str, Any]:
@@ -185,6 +188,7 @@ class Station:
                 if is_last:
                     self._losses.append((parcel.micro, worker.losses[parcel.micro]))
                 self._done += parcel.is_back or is_last
+                self._news.notify_all()
             left -= parcel.is_back or is_last
             if out is not None:
                 self._send(crew[out.to], "accept", (out,))
@@ -212,6 +216,7 @@ class Station:
                 for name, piece in zip(names, pieces, strict=True):
                     tensors[name].copy_(piece.view_as(tensors[name]))
             self._averages.append(time.monotonic() - began)
+            self._news.notify_all()
             self._chunks = {key: chunk for key, chunk in self._chunks.items() if key.turn > turn}
         return tuple(c for c in found[0][2] if all(c in members for _, _, members in found)) if found else rules.living()
 
