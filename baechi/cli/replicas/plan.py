@@ -37,7 +37,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     help_ = "of the batch for the Hessian (default: all, fewer where a model is large)"
     parser.add_argument("--examples", type=positive, metavar="N", help=help_)
     parser.add_argument(
-        "--seconds", type=_above_zero, default=_SECONDS, metavar="S", help=f"begin no product after (default {_SECONDS:g})"
+        "--seconds",
+        type=_above_zero,
+        default=_SECONDS,
+        metavar="S",
+        help=f"begin no product after (default {_SECONDS:g})",
     )
 
 

@@ -1,6 +1,6 @@
 """What a script sees of its peer in a cluster: it has a stage of the model, trains it, and may ask for all of it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from baechi.errors import BaechiError
 from baechi.backends.pytorch.materialize import record
+from baechi.errors import BaechiError
 from baechi.frontends.pytorch import TorchProgram, build_meta, capture
 from baechi.replicas.cluster.body import Ended
 from baechi.replicas.cluster.station import Rules, Station
-from baechi.replicas.ravnest.layout import Layout, Seat, lay_out
+from baechi.replicas.ravnest.layout import Layout, lay_out
 from baechi.replicas.ravnest.nodes import Node
-from baechi.replicas.ravnest.pipeline import Batch, Worker, workers_of
+from baechi.replicas.ravnest.pipeline import Batch, Worker
 from baechi.replicas.ravnest.rings import Floats
 
 __all__ = ["CrewRules", "CrewSession", "Post", "enter_crew", "join_cluster"]

@@ -212,13 +212,15 @@ class Station:
             found = list(pool.map(lambda k: self._ring(turn, k, tensors, rules), self._rings))
         with torch.no_grad(), self._news:
             for vector, names, _ in found:
-                pieces = torch.from_numpy(vector).split([tensors[n].numel() for n in names])
+                pieces = torch.from_numpy(vector).split_with_sizes([tensors[n].numel() for n in names])
                 for name, piece in zip(names, pieces, strict=True):
                     tensors[name].copy_(piece.view_as(tensors[name]))
             self._averages.append(time.monotonic() - began)
             self._news.notify_all()
             self._chunks = {key: chunk for key, chunk in self._chunks.items() if key.turn > turn}
-        return tuple(c for c in found[0][2] if all(c in members for _, _, members in found)) if found else rules.living()
+        return (
+            tuple(c for c in found[0][2] if all(c in members for _, _, members in found)) if found else rules.living()
+        )
 
     def _next(self, worker: Worker, may_feed: bool) -> Parcel | None:
         """What to do; None when the first stage is to take a batch."""
@@ -257,11 +259,14 @@ class Station:
 
     def _go_round(self, key: Chunk, ring: Ring, vector: Floats) -> Floats:
         """Carry a member's messages; raises `_Again` when another member is gone."""
-        members, layout = key.members, self._layout
-        if self._seat.cluster not in members and self._lost is not None:
-            raise self._lost
-        assert layout is not None and self._seat.cluster is not None
-        rank = members.index(self._seat.cluster)
+        members, layout, own = key.members, self._layout, self._seat.cluster
+        assert layout is not None  # only who has a seat is in a ring
+        assert own is not None
+        if own not in members:
+            with self._news:
+                self._news.wait_for(lambda: self._lost is not None)
+            raise self._lost or _Again
+        rank = members.index(own)
         member = Member(rank, len(members), vector)
         after = members[(rank + 1) % len(members)]
         to = layout.peers[after][ring.stages[after]]

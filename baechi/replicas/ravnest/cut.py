@@ -70,7 +70,9 @@ class Cut:
     def _passed(self, index: int) -> list[fx.Node]:
         """What goes from a stage to the next one; behind the last is the loss."""
         later = [node for node, stage in self._stages.items() if stage > index]
-        read = {x for node in later for x in node.all_input_nodes} | ({self._result} if index == self.count - 1 else set())
+        read = {x for node in later for x in node.all_input_nodes} | (
+            {self._result} if index == self.count - 1 else set()
+        )
         return [node for node, stage in self._stages.items() if stage <= index and node in read]
 
     def _module(

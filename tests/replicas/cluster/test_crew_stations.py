@@ -61,9 +61,10 @@ class Peers:
         self.roll, self.posts, self.errors = Roll(), dict[int, Post](), dict[int, BaseException]()
         self.losses: dict[int, list[float]] = {}
         self.stations = [Station(node.name, self._send) for node in nodes]
-        ask = lambda peer, done, averages: self.stations[peer].weights(done, averages)  # noqa: E731
+        ask = lambda peer, done, averages: self.stations[peer].weights(done, averages)
         self.sessions = [
-            CrewSession(i, nodes, self.stations[i], self.roll, ask, **options) for i in range(count)  # type: ignore[arg-type]
+            CrewSession(i, nodes, self.stations[i], self.roll, ask, **options)
+            for i in range(count)  # type: ignore[arg-type]
         ]
 
     def _send(self, to: int, what: str, arguments: Any) -> None:

@@ -2,13 +2,13 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -88,8 +88,7 @@ def test_the_command_trains_to_the_numbers_of_synchronous_sgd(files: tuple[str, 
     assert found["schema"] == "baechi/replicas-crews/1"
     assert [(len(c["peers"]), c["microbatches"], c["whole"]) for c in found["clusters"]] == [(2, count, True)] * 2
     assert {row["staleness"] for row in found["peers"]} == {0}
-    names: dict[str, Any] = {}
-    exec(compile(SCRIPT, "train.py", "exec"), names)  # its functions
+    names = runpy.run_path(files[0])
     model, data = names["build"](), list(names["batches"](2 * count))
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     for i in range(count):
