@@ -13,6 +13,7 @@ from baechi.errors import BaechiError
 from baechi.frontends.pytorch import TorchProgram, build_meta, capture
 from baechi.replicas.cluster.body import Ended
 from baechi.replicas.cluster.station import Rules, Station
+from baechi.replicas.ravnest.flow import check_flow
 from baechi.replicas.ravnest.layout import Layout, lay_out
 from baechi.replicas.ravnest.nodes import Node
 from baechi.replicas.ravnest.pipeline import Batch, Worker
@@ -102,7 +103,7 @@ def join_cluster(
 
     Raises:
         BaechiError: B7xx when the step cannot be captured, B855 when the peers cannot hold it, B859 when it has no loss or
-            optimiser.
+            optimiser, or stops gradients somewhere.
 
     Example:
         >>> build = lambda: torch.nn.Linear(2, 1)
@@ -147,7 +148,7 @@ class Post:
         targets: int,
     ) -> None:
         self._session, self._program, self._example, self._targets = session, program, example, targets
-        layout = self._layout = _layout_of(session, program)
+        layout = self._layout = _layout_of(session, program, targets)
         if layout.graph != program.graph.digest:
             raise BaechiError("B859", "another peer has captured another step", help="run the same script everywhere")
         seat = layout.seat(session.peer)
@@ -231,7 +232,7 @@ class Post:
         return _tensors(read[:first]), _tensors(read[first:])
 
 
-def _layout_of(session: CrewSession, program: TorchProgram) -> Layout:
+def _layout_of(session: CrewSession, program: TorchProgram, targets: int) -> Layout:
     """The first peer forms the clusters for all."""
     if session.rules is None:
         home = {op.name: _ALONE for op in program.graph.ops}
@@ -239,6 +240,7 @@ def _layout_of(session: CrewSession, program: TorchProgram) -> Layout:
     if session.peer == 0:
         options: Any = {"placer": session.placer, "under_way": session.under_way, "seed": session.seed}
         try:
+            check_flow(program, targets)
             session.rules.publish(lay_out(program, session.nodes, session.clusters, **options))
         except BaechiError as error:
             session.rules.publish(Ended(error.code, error.what, error.help))

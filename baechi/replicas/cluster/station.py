@@ -5,6 +5,7 @@ The algorithm is that of `baechi.replicas.ravnest`: a `Worker` says what to do n
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
@@ -74,7 +75,7 @@ class Station:
         self._values: Mapping[str, Tensor] = {}
         self._began = self._busy = 0.0
         self._done = self._most = self._stashed = self._sent = self._ring_sent = 0
-        self._losses: list[tuple[int, float]] = []
+        self._losses: deque[tuple[int, float]] = deque(maxlen=_KEPT)
         self._averages: list[float] = []
 
     # what others call
@@ -123,7 +124,7 @@ class Station:
                 "microbatches": self._done,
                 "microbatches_per_second": self._done / seconds if seconds else 0.0,
                 "busy": self._busy / seconds if seconds else 0.0,
-                "losses": self._losses[-_KEPT:],
+                "losses": list(self._losses),
                 "updates": 0 if stage is None else stage.version,
                 "staleness": max(staleness, default=0),
                 "mean_staleness": sum(staleness) / len(staleness) if staleness else 0.0,
@@ -194,16 +195,13 @@ class Station:
                 self._send(crew[out.to], "accept", (out,))
         return [worker.losses.pop(first + i) for i in range(count)] if is_last else []
 
-    def average(self, turn: int, rules: Rules, *, with_state: bool = False) -> tuple[int, ...]:
+    def average(self, turn: int, rules: Rules, *, with_state: bool = False) -> None:
         """Put the mean over the clusters into this stage's parameters, all rings at once.
 
         Args:
             turn: which average.
             rules: who takes part.
             with_state: whether the optimiser's state is averaged too.
-
-        Returns:
-            The clusters that it is the mean of, where that is one for all rings; else those in all of them.
         """
         assert self._worker is not None
         began = time.monotonic()
@@ -211,16 +209,13 @@ class Station:
         with ThreadPoolExecutor(max(1, len(self._rings))) as pool:
             found = list(pool.map(lambda k: self._ring(turn, k, tensors, rules), self._rings))
         with torch.no_grad(), self._news:
-            for vector, names, _ in found:
+            for vector, names in found:
                 pieces = torch.from_numpy(vector).split_with_sizes([tensors[n].numel() for n in names])
                 for name, piece in zip(names, pieces, strict=True):
                     tensors[name].copy_(piece.view_as(tensors[name]))
             self._averages.append(time.monotonic() - began)
             self._news.notify_all()
             self._chunks = {key: chunk for key, chunk in self._chunks.items() if key.turn > turn}
-        return (
-            tuple(c for c in found[0][2] if all(c in members for _, _, members in found)) if found else rules.living()
-        )
 
     def _next(self, worker: Worker, may_feed: bool) -> Parcel | None:
         """What to do; None when the first stage is to take a batch."""
@@ -236,10 +231,8 @@ class Station:
                     return None
                 self._news.wait()
 
-    def _ring(
-        self, turn: int, number: int, tensors: Mapping[str, Tensor], rules: Rules
-    ) -> tuple[Floats, list[str], tuple[int, ...]]:
-        """The mean of a slice, the tensors in it, and the clusters that it is of."""
+    def _ring(self, turn: int, number: int, tensors: Mapping[str, Tensor], rules: Rules) -> tuple[Floats, list[str]]:
+        """The mean of a slice, and the tensors in it."""
         ring, own = self._rings[number], self._seat.cluster
         assert own is not None  # only who has a seat is in a ring
         whole = {n: tensors[n].dtype for n in ring.names}
@@ -254,7 +247,7 @@ class Station:
                 continue
             settled = rules.settle(turn, number, own, members)
             if settled == members:
-                return mean, names, members
+                return mean, names
             members = settled
 
     def _go_round(self, key: Chunk, ring: Ring, vector: Floats) -> Floats:

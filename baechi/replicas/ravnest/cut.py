@@ -79,7 +79,7 @@ class Cut:
         self, own: Mapping[str, Tensor], incoming: Iterable[fx.Node], inside: Iterable[fx.Node], out: Sequence[fx.Node]
     ) -> fx.GraphModule:
         """From what comes in to what goes out, with weights of its own."""
-        graph, attributes = fx.Graph(), dict(own)
+        graph, attributes, written = fx.Graph(), dict(own), set(self._writes.values())
         made = {node: graph.placeholder(node.name) for node in incoming}
 
         def value(node: fx.Node) -> fx.Node:
@@ -88,6 +88,8 @@ class Cut:
                 if node.op == "get_attr":
                     attributes[name] = self.program.constants[node.name]
                 made[node] = graph.get_attr(name)
+                if node in written:  # autograd may keep what was read
+                    made[node] = graph.call_function(torch.ops.aten.clone.default, (made[node],))
             return made[node]
 
         for node in inside:
@@ -96,7 +98,7 @@ class Cut:
         for new, buffer in self._writes.items():
             if self._weights[buffer] in own:
                 still = graph.call_function(torch.ops.aten.detach.default, (value(new),))
-                graph.call_function(torch.ops.aten.copy_.default, (value(buffer), still))
+                graph.call_function(torch.ops.aten.copy_.default, (graph.get_attr(self._weights[buffer]), still))
         graph.output(tuple(sent))
         return fx.GraphModule(attributes, graph)
 
