@@ -47,12 +47,15 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
+_RUNS = ("baechi/replicas-run/", "baechi/replicas-crews/")
+
+
 def _run_of(path: str) -> dict[str, Any] | None:
     """The run of replicas in a file; None when it is something else."""
     from baechi.document import load_json
 
     value = load_json(path, "B405", missing="B401", malformed="B402").value
-    is_run = isinstance(value, dict) and str(value.get("schema", "")).startswith("baechi/replicas-run/")
+    is_run = isinstance(value, dict) and str(value.get("schema", "")).startswith(_RUNS)
     return value if is_run else None
 
 

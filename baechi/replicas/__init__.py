@@ -33,6 +33,7 @@ __all__ = [
     "simulate_ages",
     "staleness_law",
     "train",
+    "train_clusters",
     "weaknesses",
     "zeno_async",
 ]
@@ -67,6 +68,7 @@ _WHERE = {
     "simulate_ages": "baechi.replicas.ages",
     "staleness_law": "baechi.replicas.age_model",
     "train": "baechi.replicas.cluster.train",
+    "train_clusters": "baechi.replicas.cluster.train",
     "weaknesses": "baechi.replicas.attacks.weakness",
     "zeno_async": "baechi.replicas.rules.zeno_async",
 }

@@ -73,7 +73,7 @@ def execute(args: argparse.Namespace) -> int:
     """Start, watch, and print what became of it."""
     if not Path(args.script).is_file():
         raise BaechiError("B110", f"there is no file '{args.script}'", help="baechi replicas -n 4 -- train.py")
-    from baechi.replicas.cluster.crew_settings import is_crew
+    from baechi.replicas.cluster.settings import is_crew
 
     given = {n: getattr(args, n) for n in (*_GOSSIP, *_RUN, *_CREW) if getattr(args, n) is not None}
     flags = {**given, **pairs(args.option, "--option")}

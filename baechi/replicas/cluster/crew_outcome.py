@@ -2,21 +2,25 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from baechi.replicas.cluster.crew_driver import CrewOutcome, PeerStatuses
-from baechi.replicas.cluster.crew_session import CrewSession
 from baechi.report.layout import fields, table
 from baechi.units import format_bytes, format_seconds
 
-__all__ = ["crew_data", "crew_status_text", "crew_text"]
+if TYPE_CHECKING:
+    from baechi.replicas.cluster.crew_driver import CrewOutcome, PeerStatuses
+    from baechi.replicas.cluster.crew_session import CrewSession
+
+__all__ = ["CREW_CELLS", "crew_cells", "crew_data", "crew_status_text", "crew_summary", "crew_text"]
 
 _LAST = 20
-_CELLS = ("peer", "cluster", "stage", "batches", "each s", "busy", "late", "old", "sent", "in rings")
+CREW_CELLS = ("peer", "cluster", "stage", "batches", "each s", "busy", "late", "old", "sent", "in rings")
+"""The header of the table of peers: `late` is the greatest staleness, `old` the most old weights that were kept."""
+
 _ALIGN = "<>>>>>>>>>"
 
 
-def crew_data(outcome: CrewOutcome, session: CrewSession) -> dict[str, Any]:
+def crew_data(outcome: "CrewOutcome", session: "CrewSession") -> dict[str, Any]:
     """What happened, as plain data."""
     layout = outcome.layout
     rates = () if layout is None else layout.rates
@@ -57,28 +61,34 @@ def _losses(status: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def crew_text(data: Mapping[str, Any]) -> str:
-    """What happened, for people."""
+def crew_summary(data: Mapping[str, Any]) -> list[str]:
+    """What is to be said of each cluster."""
     count = len(data["clusters"])
     what = f"{count} of {len(data['peers'])} peers" + (f", averaged every {data['average_every']}" if count > 1 else "")
-    lines = fields([("clusters", what), ("took", format_seconds(data["seconds"]))])
+    pairs = [("clusters", what), ("took", format_seconds(data["seconds"]))]
     for one in data["clusters"]:
         rate = f"{one['microbatches']:,} micro-batches, {one['microbatches_per_second']:.1f} a second"
         loss = "" if one["loss"] is None else f", loss {one['first_loss']:.4f} -> {one['loss']:.4f}"
-        lines += fields([(f"cluster {one['cluster'] + 1}", rate + loss)])
-    lines += ["", *table([_CELLS, *map(_cells, data["peers"])], _ALIGN)]
+        pairs.append((f"cluster {one['cluster'] + 1}", rate + loss))
+    return fields(pairs)
+
+
+def crew_text(data: Mapping[str, Any]) -> str:
+    """What happened, for people."""
+    lines = [*crew_summary(data), "", *table([CREW_CELLS, *map(crew_cells, data["peers"])], _ALIGN)]
     lines += [f"peer {row['peer']}: {row['error']}" for row in data["peers"] if row["error"]]
     return "\n".join(lines)
 
 
-def crew_status_text(statuses: PeerStatuses) -> str:
+def crew_status_text(statuses: "PeerStatuses") -> str:
     """The live table."""
-    return "\n".join(table([_CELLS, *(_cells(status) for _, status in sorted(statuses.items()))], _ALIGN))
+    return "\n".join(table([CREW_CELLS, *(crew_cells(status) for _, status in sorted(statuses.items()))], _ALIGN))
 
 
-def _cells(row: Mapping[str, Any]) -> Sequence[str]:
+def crew_cells(row: Mapping[str, Any]) -> Sequence[str]:
+    """A row of that table."""
     if row["stage"] is None:
-        return (row["peer"], *[""] * (len(_CELLS) - 1))
+        return (row["peer"], *[""] * (len(CREW_CELLS) - 1))
     return (
         row["peer"],
         str(row["cluster"] + 1),

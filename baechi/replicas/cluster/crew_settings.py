@@ -10,7 +10,7 @@ from baechi.placers import get_placer
 from baechi.replicas.cluster.crew_session import CrewSession
 from baechi.replicas.ravnest.nodes import read_nodes
 
-__all__ = ["CrewOptions", "crew_options", "is_crew"]
+__all__ = ["CrewOptions", "crew_options"]
 
 _COUNTS = ("clusters", "under_way", "average_every")
 _NAMES = ("peers", "placer", "average_optimizer", "seed", "address", *_COUNTS)
@@ -21,17 +21,6 @@ class CrewOptions(NamedTuple):
 
     session: CrewSession
     address: str | None
-
-
-def is_crew(path: str | None, flags: Mapping[str, Any]) -> bool:
-    """Whether options are those of a run of clusters: the algorithm is ravnest, or there are peers.
-
-    Example:
-        >>> is_crew(None, {"peers": "peers.toml"}), is_crew(None, {"replicas": 4})
-        (True, False)
-    """
-    given = {**load_options(path, "B801"), **flags}
-    return given.get("algorithm") == "ravnest" or "peers" in given
 
 
 def crew_options(path: str | None = None, flags: Mapping[str, Any] | None = None) -> CrewOptions:

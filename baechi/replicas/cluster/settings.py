@@ -13,10 +13,21 @@ from baechi.replicas.cluster.run import RunOptions
 from baechi.replicas.draco_options import DracoOptions
 from baechi.replicas.gossip import GossipOptions
 
-__all__ = ["run_options"]
+__all__ = ["is_crew", "run_options"]
 
 _HUB = {"replicas": "count", "devices": "shares", "topology": "topology", "capacity": "capacity", "seed": "seed"}
 _DEFAULT_REPLICAS = 2
+
+
+def is_crew(path: str | None, flags: Mapping[str, Any]) -> bool:
+    """Whether options are those of a run of clusters: the algorithm is ravnest, or there are peers.
+
+    Example:
+        >>> is_crew(None, {"peers": "peers.toml"}), is_crew(None, {"replicas": 4})
+        (True, False)
+    """
+    given = {**load_options(path, "B801"), **flags}
+    return given.get("algorithm") == "ravnest" or "peers" in given
 
 
 def run_options(path: str | None = None, flags: Mapping[str, Any] | None = None) -> RunOptions:

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 from baechi.replicas.cluster.body import Body
+from baechi.replicas.cluster.crew_driver import CrewDriver, CrewOutcome
+from baechi.replicas.cluster.crew_settings import crew_options
 from baechi.replicas.cluster.driver import Driver, default_threads
 from baechi.replicas.cluster.run import Outcome
 from baechi.replicas.cluster.settings import run_options
 
-__all__ = ["train"]
+__all__ = ["train", "train_clusters"]
 
 
 def train(
@@ -48,4 +50,37 @@ def train(
     processes = settings.hub.count * settings.hub.shares
     threads = threads or (default_threads(processes) if settings.address is None else 0)
     with Driver(settings, Body(function=function, logs=logs, threads=threads)) as driver:
+        return driver.wait(show or (lambda statuses: None))
+
+
+def train_clusters(
+    function: Callable[[], Any],
+    peers: str,
+    *,
+    logs: str = "",
+    threads: int = 0,
+    show: Callable[[Any], None] | None = None,
+    **options: Any,
+) -> CrewOutcome:
+    """Train one model in clusters of unlike peers, each a process of its own, under Ray.
+
+    Args:
+        function: what each peer does: it calls `baechi.replicas.join_cluster` and trains.
+        peers: a TOML file of ``[[peer]]`` tables.
+        logs, threads, show: as for `train`.
+        options: as of ``baechi replicas --peers``: ``clusters``, ``placer``, ``under_way``, ``average_every``,
+            ``average_optimizer``, ``address``, ``seed``.
+
+    Returns:
+        How each ended, and the model of each cluster by the names of its weights.
+
+    Raises:
+        BaechiError: B801 on an option that makes no sense, B805 without Ray, B806 when it cannot be reached, B854 on bad
+            peers, and what a peer ran into when no cluster came to its end.
+    """
+    settings = crew_options(flags={"peers": peers, **options})
+    logs = logs or tempfile.mkdtemp(prefix="baechi-replicas-")
+    threads = threads or (default_threads(len(settings.session.nodes)) if settings.address is None else 0)
+    body = Body(function=function, logs=logs, threads=threads)
+    with CrewDriver(settings.session, body, settings.address) as driver:
         return driver.wait(show or (lambda statuses: None))

@@ -14,8 +14,9 @@ from baechi.frontends.pytorch import capture
 from baechi.ir.cluster import Device
 from baechi.replicas.cluster.body import Ended
 from baechi.replicas.cluster.crew_session import CrewSession, Post
-from baechi.replicas.cluster.crew_settings import crew_options, is_crew
+from baechi.replicas.cluster.crew_settings import crew_options
 from baechi.replicas.cluster.roll import Roll
+from baechi.replicas.cluster.settings import is_crew
 from baechi.replicas.cluster.station import Station
 from baechi.replicas.ravnest.nodes import Node
 from baechi.replicas.ravnest.pipeline import run, workers_of
