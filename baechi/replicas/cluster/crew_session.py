@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -12,6 +13,7 @@ from baechi.backends.pytorch.materialize import record
 from baechi.errors import BaechiError
 from baechi.frontends.pytorch import TorchProgram, build_meta, capture
 from baechi.replicas.cluster.body import Ended
+from baechi.replicas.cluster.crew_checkpoint import load_stage, newest, save_stage
 from baechi.replicas.cluster.station import Rules, Station
 from baechi.replicas.ravnest.flow import check_flow
 from baechi.replicas.ravnest.layout import Layout, lay_out
@@ -51,6 +53,9 @@ class CrewSession:
         average_every: micro-batches from one average to the next.
         average_optimizer: whether the optimisers' state is averaged as well.
         seed: of the searches.
+        checkpoint: directory of checkpoints, which all peers can read; none when empty.
+        checkpoint_every: micro-batches from one to the next, at least; they are written where an average is due.
+        resume: whether to go on from the newest one.
     """
 
     peer: int = 0
@@ -64,6 +69,9 @@ class CrewSession:
     average_every: int = 16
     average_optimizer: bool = False
     seed: int = 0
+    checkpoint: str = ""
+    checkpoint_every: int = 100
+    resume: bool = False
 
 
 _SESSION = CrewSession()
@@ -154,14 +162,21 @@ class Post:
         seat = layout.seat(session.peer)
         self.cluster, self.stage, self.clusters, self.done = seat.cluster, seat.stage, len(layout.peers), 0
         self.stages, self._turn = 0 if seat.cluster is None else len(layout.peers[seat.cluster]), 0
+        self._seat, self._again, self._saved = seat, 0, 0
+        self._worker: Worker | None = None
+        self._values: Mapping[str, Tensor] = {}
         self._station = session.station or Station(_ALONE, _to_nobody)
         if seat.cluster is None or seat.stage is None:
-            self._station.take_seat(layout, seat, None, (), {})
+            self._station.take_seat(layout, seat)
             return
         cut = layout.cut(program, seat.cluster, targets)
         values = record(build).values(cut.names(seat.stage))
         worker = Worker(seat.stage, self.stages, cut.stage(seat.stage, values), layout.under_way[seat.cluster])
-        self._station.take_seat(layout, seat, worker, layout.rings(program, targets), values)
+        self._worker, self._values = worker, values
+        if session.checkpoint and session.resume and (folder := newest(session.checkpoint, layout)) is not None:
+            self._again, self._turn = load_stage(folder, layout, seat, worker.stage, values)
+        rings, before = layout.rings(program, targets), {"done": self._again, "turn": self._turn}
+        self._station.take_seat(layout, seat, worker, rings, values, **before)
 
     @property
     def is_last(self) -> bool:
@@ -174,6 +189,8 @@ class Post:
 
     def train(self, batches: Iterable[tuple[Any, Any]], count: int) -> list[float]:
         """Train this cluster on so many micro-batches, and average with the others now and then.
+
+        Those that were done before a checkpoint are taken from the batches and left out.
 
         Args:
             batches: pairs of inputs (a tensor, or a tuple of the model's arguments) and target, all shaped as the
@@ -189,15 +206,19 @@ class Post:
         losses: list[float] = []
         if self.cluster is None:
             return losses
-        fed = (self._batch(inputs, target) for inputs, target in batches)
-        end = self.done + count
+        skipped = min(self._again, count)
+        fed = (self._batch(inputs, target) for inputs, target in islice(batches, skipped, None))
+        session, end = self._session, self.done + count
+        self.done, self._again, self._saved = self.done + skipped, self._again - skipped, self._saved + skipped
         while self.done < end:
-            every = self._session.average_every
+            every = session.average_every
             part = min(every - self.done % every, end - self.done)
             losses += self._station.work(fed, self.done, part)
             self.done += part
             if self.clusters > 1 and (self.done % every == 0 or self.done == end):
                 self._average()
+            if session.checkpoint and (self.done - self._saved >= session.checkpoint_every or self.done == end):
+                self._save()
         return losses
 
     def weights(self) -> dict[str, Tensor]:
@@ -215,6 +236,12 @@ class Post:
         assert rules is not None  # who is alone is one cluster
         self._station.average(self._turn, rules, with_state=self._session.average_optimizer)
         self._turn += 1
+
+    def _save(self) -> None:
+        assert self._worker is not None  # who trains has a stage
+        directory, stage = self._session.checkpoint, self._worker.stage
+        save_stage(directory, self._layout, self._seat, self.done, self._turn, stage, self._values)
+        self._saved = self.done
 
     def _batch(self, inputs: Any, target: Any) -> Batch:
         """The tensors that the step reads."""

@@ -12,8 +12,9 @@ from baechi.replicas.ravnest.nodes import read_nodes
 
 __all__ = ["CrewOptions", "crew_options"]
 
-_COUNTS = ("clusters", "under_way", "average_every")
-_NAMES = ("peers", "placer", "average_optimizer", "seed", "address", *_COUNTS)
+_COUNTS = ("clusters", "under_way", "average_every", "checkpoint_every")
+_NAMES = ("peers", "placer", "average_optimizer", "seed", "address", "checkpoint", "resume", *_COUNTS)
+_KINDS = {"average_optimizer": bool, "resume": bool, "placer": str, "address": str, "checkpoint": str}
 
 
 class CrewOptions(NamedTuple):
@@ -50,9 +51,13 @@ def crew_options(path: str | None = None, flags: Mapping[str, Any] | None = None
         value = given.get(name, 1)
         if isinstance(value, bool) or not isinstance(value, int) or value < (name != "seed"):
             raise BaechiError("B801", f"{name} is {value!r}", help="a whole number, from 1 on")
-    for name, kind in (("average_optimizer", bool), ("placer", str), ("address", str)):
+    for name, kind in _KINDS.items():
         if name in given and not isinstance(given[name], kind):
             raise BaechiError("B801", f"{name} is {given[name]!r}", help=f"a {kind.__name__}")
+    if given.get("resume") and not given.get("checkpoint"):
+        raise BaechiError("B801", "there is nothing to resume from", help="give --checkpoint DIR")
+    if given.get("checkpoint"):
+        given["checkpoint"] = str(Path(given["checkpoint"]).resolve())
     get_placer(given.get("placer", "contiguous"))
     nodes, address = read_nodes(given.pop("peers")), given.pop("address", None)
     return CrewOptions(CrewSession(nodes=nodes, **given), address)

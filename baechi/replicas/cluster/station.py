@@ -74,7 +74,7 @@ class Station:
         self._rings: dict[int, Ring] = {}
         self._values: Mapping[str, Tensor] = {}
         self._began = self._busy = 0.0
-        self._done = self._most = self._stashed = self._sent = self._ring_sent = 0
+        self._first = self._done = self._turn = self._most = self._stashed = self._sent = self._ring_sent = 0
         self._losses: deque[tuple[int, float]] = deque(maxlen=_KEPT)
         self._averages: list[float] = []
 
@@ -106,9 +106,7 @@ class Station:
     def weights(self, done: int = 0, averages: int = 0) -> dict[str, Floats]:
         """The parameters and buffers of this peer's stage, once it is past so many micro-batches and averages."""
         with self._news:
-            self._news.wait_for(
-                lambda: (self._done >= done and len(self._averages) >= averages) or self._lost is not None
-            )
+            self._news.wait_for(lambda: (self._done >= done and self._turn >= averages) or self._lost is not None)
             return {name: np.array(value.detach().numpy()) for name, value in self._values.items()}
 
     def status(self) -> dict[str, Any]:
@@ -122,7 +120,7 @@ class Station:
                 "cluster": self._seat.cluster,
                 "stage": self._seat.stage,
                 "microbatches": self._done,
-                "microbatches_per_second": self._done / seconds if seconds else 0.0,
+                "microbatches_per_second": (self._done - self._first) / seconds if seconds else 0.0,
                 "busy": self._busy / seconds if seconds else 0.0,
                 "losses": list(self._losses),
                 "updates": 0 if stage is None else stage.version,
@@ -139,13 +137,21 @@ class Station:
     # what the script of this peer calls
 
     def take_seat(
-        self, layout: Layout, seat: Seat, worker: Worker | None, rings: tuple[Ring, ...], values: Mapping[str, Tensor]
+        self,
+        layout: Layout,
+        seat: Seat,
+        worker: Worker | None = None,
+        rings: tuple[Ring, ...] = (),
+        values: Mapping[str, Tensor] | None = None,
+        *,
+        done: int = 0,
+        turn: int = 0,
     ) -> None:
-        """From here on it works as a stage."""
+        """From here on it works as a stage, after so many micro-batches and averages before a checkpoint."""
         with self._news:
             self._layout, self._seat, self._worker = layout, seat, worker
             self._crew = () if seat.cluster is None else layout.peers[seat.cluster]
-            self._values = values
+            self._values, self._first, self._done, self._turn = values or {}, done, done, turn
             own, stage = seat.cluster, seat.stage
             self._rings = {k: r for k, r in enumerate(rings) if own is not None and r.stages[own] == stage}
             for parcel in self._early:
@@ -214,6 +220,7 @@ class Station:
                 for name, piece in zip(names, pieces, strict=True):
                     tensors[name].copy_(piece.view_as(tensors[name]))
             self._averages.append(time.monotonic() - began)
+            self._turn = turn + 1
             self._news.notify_all()
             self._chunks = {key: chunk for key, chunk in self._chunks.items() if key.turn > turn}
 

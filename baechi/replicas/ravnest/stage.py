@@ -88,6 +88,17 @@ class Stage:
         """Old versions of the weights that are kept."""
         return len(self._old)
 
+    def state(self) -> dict[str, Any]:
+        """What it needs to go on besides weights and buffers, while no micro-batch is under way."""
+        optimizer = None if self.optimizer is None else self.optimizer.state_dict()
+        return {"optimizer": optimizer, "random": self._random, "version": self.version}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self._random, self.version = state["random"], state["version"]
+
     def weights(self, version: int) -> dict[str, Tensor]:
         """The trained parameters as they were at a version that somebody still needs, or now; not to be changed."""
         return self._old.get(version) or dict(self.parameters)

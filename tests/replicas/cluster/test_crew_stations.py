@@ -76,17 +76,17 @@ class Peers:
         for i, session in enumerate(self.sessions):
             self.posts[i] = Post(session, program(), build, [x, y], 1)
 
-    def train(self, count: int = COUNT) -> None:
-        threads = [threading.Thread(target=self._train, args=(i, count)) for i in self.posts]
+    def train(self, count: int = COUNT, data: int = COUNT) -> None:
+        threads = [threading.Thread(target=self._train, args=(i, count, data)) for i in self.posts]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(60)
 
-    def _train(self, i: int, count: int) -> None:
+    def _train(self, i: int, count: int, data: int) -> None:
         post = self.posts[i]
         try:
-            self.losses[i] = post.train(post.part(batches(count * post.clusters)), count)
+            self.losses[i] = post.train(post.part(batches(data * post.clusters)), count)
         except BaseException as error:  # noqa: BLE001 - the test looks at it
             self.errors[i] = error
 
@@ -197,6 +197,33 @@ def test_alone_the_script_trains_as_before() -> None:
     assert losses[-1] != losses[0]
 
 
+def test_it_goes_on_from_a_checkpoint_with_the_same_numbers(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"clusters": 2, "under_way": 1, "average_every": 3, "average_optimizer": True}
+    plain = Peers(4, 16_000, **options)
+    plain.seat()
+    plain.train()
+    kept = {**options, "checkpoint": str(tmp_path), "checkpoint_every": 3}
+    first = Peers(4, 16_000, **kept)
+    first.seat()
+    first.train(6, COUNT)
+    assert [folder.name for folder in sorted(tmp_path.iterdir())] == ["step-000000003", "step-000000006"]
+    (tmp_path / "step-000000009").mkdir()  # not all had written when the run was killed
+    again = Peers(4, 16_000, **kept, resume=True)
+    again.seat()
+    again.train()
+    assert not first.errors | again.errors
+    for i, post in plain.posts.items():
+        found = again.posts[i].weights()
+        assert all(torch.equal(found[n], value) for n, value in post.weights().items())
+        assert again.losses[i] == plain.losses[i][6:]
+        assert again.stations[i].status()["microbatches"] == COUNT
+    for path in tmp_path.glob("*/*.pt"):
+        torch.save({**torch.load(path), "graph": "other"}, path)
+    with pytest.raises(BaechiError, match="another model") as caught:
+        Peers(4, 16_000, **kept, resume=True).seat()
+    assert caught.value.code == "B804"
+
+
 def short() -> Iterator[tuple[Tensor, Tensor]]:
     yield from batches(2)
 
@@ -240,6 +267,7 @@ def test_options_come_from_flags_and_a_file(tmp_path: Path) -> None:
         ({"average_every": 0}, "B801", "average_every is 0"),
         ({"clusters": True}, "B801", "clusters is True"),
         ({"placer": "nobody"}, "B505", "nobody"),
+        ({"resume": True}, "B801", "nothing to resume"),
         ({"peers": "nowhere.toml"}, "B854", "nowhere"),
     ],
 )
