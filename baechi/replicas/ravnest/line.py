@@ -32,8 +32,15 @@ class Line(Placer):
 
     def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
         """Each of the other's, straightened, in two orders."""
+        tried, lines = set[bytes](), set[bytes]()
         for schedule in get_placer(self.of).schedules(problem, seed):
-            yield from bound_to(problem, straightened(problem, schedule.device))
+            if schedule.device.tobytes() in tried:
+                continue
+            tried.add(schedule.device.tobytes())
+            device = straightened(problem, schedule.device)
+            if device.tobytes() not in lines:
+                lines.add(device.tobytes())
+                yield from bound_to(problem, device)
 
 
 def line_of(graph: Graph, homes: Sequence[str]) -> list[str]:
