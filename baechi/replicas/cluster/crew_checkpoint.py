@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from baechi.errors import BaechiError
+from baechi.replicas.cluster.session import prune
 from baechi.replicas.ravnest.layout import Layout, Seat
 from baechi.replicas.ravnest.stage import Stage
 
@@ -40,10 +41,7 @@ def save_stage(
     except OSError as error:
         what = f"no checkpoint can be written to '{folder}': {error.strerror or error}"
         raise BaechiError("B804", what, help="is the disk full?") from None
-    for old in _whole(directory, layout)[:-_KEPT]:
-        (old / path.name).unlink(missing_ok=True)
-        if not any(old.iterdir()):
-            old.rmdir()
+    prune(directory, _whole(directory, layout)[-_KEPT:], path.name)
 
 
 def newest(directory: str, layout: Layout) -> Path | None:
@@ -75,7 +73,7 @@ def load_stage(folder: Path, layout: Layout, seat: Seat, stage: Stage, values: M
 def _whole(directory: str, layout: Layout) -> list[Path]:
     names = {_file(Seat(c, s)) for c, peers in enumerate(layout.peers) for s in range(len(peers))}
     found = sorted(Path(directory).glob("step-*"))
-    return [folder for folder in found if names <= {file.name for file in folder.iterdir()}]
+    return [folder for folder in found if all((folder / name).exists() for name in names)]
 
 
 def _file(seat: Seat) -> str:

@@ -1,6 +1,7 @@
 """What a training script sees of its replica: it joins, says when a step is done, and goes on from a checkpoint."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from baechi.replicas.cluster.hub import HubOptions
     from baechi.replicas.cluster.rounds import Place, Rounds
 
-__all__ = ["Hand", "Replica", "Session", "enter", "join", "present"]
+__all__ = ["Hand", "Replica", "Session", "enter", "join", "present", "prune"]
 
 _T = TypeVar("_T")
 _KEPT = 2
@@ -73,6 +74,15 @@ def enter(session: Session) -> None:
     """From here on this process is a worker of a replica."""
     global _SESSION
     _SESSION = session
+
+
+def prune(directory: str, kept: Sequence[Path], name: str) -> None:
+    """Delete a worker's file from all directories of checkpoints before those that are kept, and what is empty then."""
+    for old in sorted(Path(directory).glob("step-*")):
+        if kept and old.name < kept[0].name:
+            (old / name).unlink(missing_ok=True)
+            with suppress(OSError):  # another worker's file is there still, or it has just deleted the last one
+                old.rmdir()
 
 
 def present() -> Session:
@@ -199,16 +209,13 @@ class Replica:
         except OSError as error:
             what = f"no checkpoint can be written to '{folder}': {error.strerror or error}"
             raise BaechiError("B804", what, help="is the disk full?") from None
-        for old in self._checkpoints()[:-_KEPT]:
-            (old / path.name).unlink(missing_ok=True)
-            if not any(old.iterdir()):
-                old.rmdir()
+        prune(self._session.checkpoint, self._checkpoints()[-_KEPT:], path.name)
 
     def _checkpoints(self) -> list[Path]:
         """Directories that all workers of the replica have written to, the oldest first."""
         names = {f"rank-{rank}.pt" for rank in range(self._session.shares)}
         found = sorted(Path(self._session.checkpoint).glob("step-*"))
-        return [folder for folder in found if names <= {file.name for file in folder.iterdir()}]
+        return [folder for folder in found if all((folder / name).exists() for name in names)]
 
     def _resume(self) -> None:
         import torch

@@ -217,6 +217,9 @@ def test_it_goes_on_from_a_checkpoint_with_the_same_numbers(tmp_path: Path) -> N
         assert all(torch.equal(found[n], value) for n, value in post.weights().items())
         assert again.losses[i] == plain.losses[i][6:]
         assert again.stations[i].status()["microbatches"] == COUNT
+    left = [folder for folder in sorted(tmp_path.iterdir()) if len(list(folder.iterdir())) == 4]
+    assert [folder.name for folder in left][-1] == f"step-{COUNT:09d}"
+    assert len(list(tmp_path.iterdir())) <= 3, "the old ones go"
     for path in tmp_path.glob("*/*.pt"):
         torch.save({**torch.load(path), "graph": "other"}, path)
     with pytest.raises(BaechiError, match="another model") as caught:
