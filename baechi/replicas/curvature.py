@@ -32,7 +32,8 @@ __all__ = ["Sharpness", "few_examples", "gradient_seconds", "hessian_norm", "tar
 
 Product = Callable[[list[Tensor]], list[Tensor]]
 
-_WEIGHT_EXAMPLES = 4e8
+_PLACES = 200  # at which a convolution uses a weight, by order of magnitude
+_WORK = 2e10  # parameters times examples, or times tokens
 _ROUNDING = 1e-6
 
 
@@ -124,26 +125,37 @@ def few_examples(target: "Target") -> int | None:
     with torch.device("meta"):
         size = sum(p.numel() for p in job.build().parameters() if p.requires_grad)
     batch = _batch_of(job)
-    fit = [n for n in range(1, batch + 1) if batch % n == 0 and n * size <= _WEIGHT_EXAMPLES]
+    first = next((t for t in pytree.tree_leaves(job.inputs) if isinstance(t, Tensor) and t.dim()), torch.empty(1))
+    places = _PLACES if first.dim() > 2 else 1
+    tokens = places if first.is_floating_point() else first[0].numel()
+    fit = [n for n in range(1, batch + 1) if batch % n == 0 and n * size * tokens <= _WORK]
     found = max(fit, default=1)
     return None if found >= batch else found
 
 
 def gradient_seconds(
-    target: "Target", *, count: int, warmup: int = 2, seed: int = 0, examples: int | None = None
+    target: "Target",
+    *,
+    count: int,
+    warmup: int = 2,
+    seed: int = 0,
+    examples: int | None = None,
+    seconds: float = math.inf,
 ) -> list[float]:
     """Times of a target's gradient on its example batch here, in seconds; arguments and errors as `target_sharpness`.
 
-    Those of fewer examples are stretched to the whole batch.
+    Those of fewer examples are stretched to the whole batch. Fewer than `count` are timed, but one, where that takes longer
+    than `seconds`.
     """
     loss, trained = _loss_of(target, seed, examples)
     stretch = 1.0 if examples is None else _batch_of(_job_of(target)) / examples
-    found = []
-    for _ in range(warmup + count):
+    found: list[float] = []
+    end = time.monotonic() + seconds
+    while len(found) < warmup + count and (time.monotonic() < end or not found):
         began = time.perf_counter()
         torch.autograd.grad(loss(), trained, materialize_grads=True)
         found.append(stretch * (time.perf_counter() - began))
-    return found[warmup:]
+    return found[warmup:] or found[-1:]
 
 
 def _batch_of(job: TorchJob) -> int:

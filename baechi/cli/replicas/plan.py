@@ -98,9 +98,11 @@ def _measured(target: "Target", args: argparse.Namespace) -> "Delay":
 
     examples = args.examples or few_examples(target)
     with progress(f"timing {target.name}"):
-        seconds = gradient_seconds(target, count=_TIMED, examples=examples)
-    what = f"{_TIMED} gradients" + ("" if examples is None else " of these, stretched to the whole batch,")
-    say(f"note: {what} were timed here; give a real run's delays as --delay FILE.json")
+        seconds = gradient_seconds(target, count=_TIMED, examples=examples, seconds=args.seconds / 4)
+    what = f"{len(seconds)} gradient{'s' * (len(seconds) > 1)}" + (
+        "" if examples is None else " of these, stretched to the whole batch,"
+    )
+    say(f"note: {what} timed here; give a real run's delays as --delay FILE.json")
     return Histogram.of(seconds)
 
 
