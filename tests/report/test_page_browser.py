@@ -174,7 +174,9 @@ BARS = """() => {
   const {left, right, takes, name, count} = [...Bokeh.documents[0].all_models].find((m) => m.name === "ops-predicted-0-source").data;
   return left.map((_, i) => [left[i], right[i], takes[i], name[i], count[i]]);
 }"""
-SPAN = "() => { const r = [...Bokeh.documents[0].all_models].find((m) => m.name === 'time-0'); return [r.start, r.end]; }"
+SPAN = (
+    "() => { const r = [...Bokeh.documents[0].all_models].find((m) => m.name === 'time-0'); return [r.start, r.end]; }"
+)
 ZOOM = """async (to) => {
   [...Bokeh.documents[0].all_models].find((m) => m.name === "time-0").setv({start: to[0], end: to[1]});
   await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
@@ -199,7 +201,9 @@ def test_twenty_thousand_ops(browser: Any, cluster: Cluster, tmp_path: Path) -> 
     assert max(count for *_, count in bars) > 1
     middle, width = (start + end) / 2, (end - start) / 500
     found.page.evaluate(ZOOM, [middle, middle + width])
-    near = [s for s in timeline.ops if s.end * factor > middle and s.start * factor < middle + width and s.end > s.start]
+    near = [
+        s for s in timeline.ops if s.end * factor > middle and s.start * factor < middle + width and s.end > s.start
+    ]
     assert sorted(name for *_, name, count in found.page.evaluate(BARS) if count == 1) == sorted(s.op for s in near)
     found.page.evaluate(ZOOM, [start, end])
     assert found.page.evaluate(BARS) == bars
