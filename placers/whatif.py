@@ -14,9 +14,10 @@ from baechi.sim.evaluate import Schedule
 from baechi.sim.whatif import Outcome
 from baechi.units import to_seconds
 
-__all__ = ["Tried", "best_quick", "try_quick"]
+__all__ = ["Tried", "best_quick", "left_out", "try_quick"]
 
-_MOST_OPS_OF_SLOWER = 5000  # above, these take longer than all else that a report says
+_MOST_OPS = {"contiguous": 5000, "heft": 50_000}  # above, these take longer than all else that a report says
+_MOST_OPS_OF_VIEWS = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Tried:
 
 
 def try_quick(problem: Problem, seed: int = 0) -> tuple[Tried, ...]:
-    """What single, m-topo and m-etf make of a problem; of a graph that is not too large contiguous and heft too.
+    """What single, m-topo, m-etf, contiguous and heft make of a problem, but for those `left_out`.
 
     Example:
         >>> from baechi.ir.cluster import Cluster, Device
@@ -42,8 +43,14 @@ def try_quick(problem: Problem, seed: int = 0) -> tuple[Tried, ...]:
         >>> [(t.placer, t.outcome.objective_seconds) for t in try_quick(Problem(figure_2(), cluster))][::2]
         [('single', 20.0), ('m-etf', 14.0), ('heft', 13.0)]
     """
-    slower = () if _is_large(problem) else (Contiguous(), Heft())
-    return tuple(_tried(problem, (Single(), Topo(), Etf(), *slower), seed))
+    skipped = left_out(problem)
+    all_of_them: tuple[Placer, ...] = (Single(), Topo(), Etf(), Contiguous(), Heft())
+    return tuple(_tried(problem, (placer for placer in all_of_them if placer.name not in skipped), seed))
+
+
+def left_out(problem: Problem) -> tuple[str, ...]:
+    """The placers that `try_quick` does not ask because the graph is too large for them to be quick."""
+    return tuple(name for name, most in _MOST_OPS.items() if len(problem.graph) > most)
 
 
 def best_quick(problem: Problem, seed: int = 0) -> Tried:
@@ -52,14 +59,10 @@ def best_quick(problem: Problem, seed: int = 0) -> Tried:
     return min(found, key=lambda t: (t.outcome.over_bytes, t.outcome.objective_seconds))
 
 
-def _is_large(problem: Problem) -> bool:
-    return len(problem.graph) > _MOST_OPS_OF_SLOWER
-
-
 def _tried(problem: Problem, placers: Iterable[Placer], seed: int) -> Iterator[Tried]:
-    views = tuple(variants(problem))
+    views, is_large = tuple(variants(problem)), len(problem.graph) > _MOST_OPS_OF_VIEWS
     for placer in placers:
-        all_views = placer.coarsens and not (_is_large(problem) and placer.name == Topo.name)
+        all_views = placer.coarsens and not (is_large and placer.name == Topo.name)
         best = best_of(problem, _schedules(placer, views if all_views else views[:1], seed))
         yield Tried(placer.name, Outcome(to_seconds(best.score[1]), best.score[0]))
 

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from baechi.errors import BaechiError
@@ -14,7 +15,7 @@ from baechi.units import format_seconds, to_seconds
 if TYPE_CHECKING:
     from baechi.placers import Progress
 
-__all__ = ["SearchLine", "emit", "emit_json", "hush_libraries", "note_load", "progress", "say"]
+__all__ = ["SearchLine", "check_folder", "emit", "emit_json", "hush_libraries", "note_load", "progress", "say"]
 
 _PATIENCE_SECONDS = 1.0
 _ERASE_LINE = "\r\x1b[K"
@@ -39,6 +40,21 @@ def emit(text: str) -> None:
 def emit_json(data: Mapping[str, Any]) -> None:
     """Write an object to stdout as JSON; errors as `emit`."""
     emit(json.dumps(data, indent=1, allow_nan=False))
+
+
+def check_folder(path: str | None) -> None:
+    """Refuse early to write a file later where it cannot be.
+
+    Raises:
+        BaechiError: B404 when its directory is not there or may not be written.
+    """
+    if path is None:
+        return
+    folder = Path(path).resolve().parent
+    if not folder.is_dir():
+        raise BaechiError("B404", f"cannot write {path}: there is no directory {folder}", help="make it first")
+    if not os.access(folder, os.W_OK):
+        raise BaechiError("B404", f"cannot write {path}: {folder} is read-only", help="write to another place")
 
 
 def say(text: str) -> None:

@@ -14,7 +14,7 @@ from baechi.cli.arguments import (
     whole,
 )
 from baechi.cli.carriers import carrier_of
-from baechi.cli.output import emit, emit_json, say
+from baechi.cli.output import check_folder, emit, emit_json, say
 from baechi.cli.place import placed
 from baechi.cli.saved import PlannedStep, is_saved, planned
 from baechi.cli.subject import load_subject, restart_tuned
@@ -50,6 +50,9 @@ def execute(args: argparse.Namespace) -> int:
     from baechi.profile.profiled import profile_dict
     from baechi.report.profile_text import profile_text
 
+    args.writes_table = not args.keep_table
+    for file in (args.output, args.table if args.writes_table else None):
+        check_folder(file)  # before the steps, not after them
     plan, load = _saved(args) if saved else _placed(args)
     ran = carrier_of(plan.target.get("framework")).profile(plan, load, args)
     if ran is None:
@@ -58,7 +61,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.output:
         write_atomic(args.output, json.dumps(profile_dict(step.plan, found)) + "\n")
         say(f"wrote {args.output}")
-    if not args.keep_table:
+    if args.writes_table:
         _update_table(args.table, found)
     if args.json:
         emit_json(profile_dict(step.plan, found))
@@ -70,7 +73,7 @@ def execute(args: argparse.Namespace) -> int:
 def _saved(args: argparse.Namespace) -> "tuple[Plan, Callable[[], PlannedStep]]":
     from baechi.report.files import read_step
 
-    return read_step(args.target).plan, lambda: planned(args.target, args.table)
+    return read_step(args.target).plan, lambda: planned(args.target, args.table, new_table=args.writes_table)
 
 
 def _placed(args: argparse.Namespace) -> "tuple[Plan, Callable[[], PlannedStep]]":

@@ -53,13 +53,16 @@ def is_saved(name: str) -> bool:
         return False
 
 
-def planned(path: str, table: str | None = None, known: "dict[str, Target] | None" = None) -> PlannedStep:
+def planned(
+    path: str, table: str | None = None, known: "dict[str, Target] | None" = None, *, new_table: bool = False
+) -> PlannedStep:
     """Read a plan, extract its graph again and simulate the step; says when it now takes another time.
 
     Args:
         path: of the plan.
         table: the file of measured op times that it was made with; this machine's when None.
         known: targets that were extracted before, by what names them; another one is added.
+        new_table: that file need not be there yet.
 
     Raises:
         BaechiError: B4xx on a plan that cannot be read or is for another graph; as `saved_target`.
@@ -68,7 +71,7 @@ def planned(path: str, table: str | None = None, known: "dict[str, Target] | Non
     from baechi.report.files import read_step
     from baechi.units import format_seconds
 
-    saved, costs = read_step(path), measured_table(table)
+    saved, costs = read_step(path), measured_table(table, missing_ok=new_table)
     plan, known = saved.plan, {} if known is None else known
     key = json.dumps([plan.graph, plan.target], sort_keys=True)
     target = known[key] = known.get(key) or _found_target(path, plan)

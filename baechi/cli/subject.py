@@ -156,7 +156,7 @@ def _table(args: argparse.Namespace, target: "Target", cluster: "Cluster") -> "C
 
     if args.measure and target.job is None:
         raise BaechiError("B603", f"'{target.name}' is a file of costs: there is nothing to measure")
-    table = read_table(args.table, missing_ok=args.measure)
+    table = read_table(args.table, missing_ok=args.measure or getattr(args, "writes_table", False))
     if args.measure:
         from baechi.profile.beside import neighbours_of
 
@@ -172,11 +172,11 @@ def _table(args: argparse.Namespace, target: "Target", cluster: "Cluster") -> "C
     return table if table.seconds else None
 
 
-def measured_table(path: str | None) -> "CostTable | None":
+def measured_table(path: str | None, *, missing_ok: bool = False) -> "CostTable | None":
     """The measured op times of a file, or of this machine when None; None when there are none."""
     from baechi.profile.tables import read_table
 
-    table = read_table(path)
+    table = read_table(path, missing_ok=missing_ok)
     return table if table.seconds else None
 
 

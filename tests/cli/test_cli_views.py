@@ -95,6 +95,26 @@ def test_profile_notes_every_op_and_transfer(cli, tmp_path: Path) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_profile_makes_the_table_that_it_is_to_write(cli, tmp_path: Path) -> None:
+    plan, table = tmp_path / "mlp.json", tmp_path / "new.json"
+    assert cli("place", "models:mlp", "--set", "width=64", "--cluster", "2x1GiB", "-o", plan).code == 0
+    steps = ("--steps", 1, "--warmup", 0, "--table", table)
+    ran = cli("profile", plan, *steps, "--keep-table")
+    assert (ran.code, "error[B309]" in ran.err, table.exists()) == (2, True, False)
+    ran = cli("profile", plan, *steps, "--json")
+    assert ran.code == 0, ran.err
+    assert json.loads(table.read_text())["seconds"] == ran.data["ops"]
+    assert cli("explain", plan, "--table", table).code == 0
+
+
+@pytest.mark.parametrize("option", ["--table", "-o"])
+def test_profile_says_before_the_steps_that_it_cannot_write(cli, option: str, tmp_path: Path) -> None:
+    ran = cli("profile", "models:mlp", "--steps", 100_000_000, option, tmp_path / "none" / "step.json")
+    assert (ran.code, ran.out) == (2, "")
+    assert "error[B404]" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_devices_writes_a_cluster_that_is_read_back(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("baechi.profile.calibrate._SECONDS", 0.01)
     path = tmp_path / "here.toml"

@@ -3,6 +3,7 @@
 Needs ``pip install playwright`` and a chromium (Debian's, ``apt-get install chromium``).
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from baechi.api import place_graph, timeline_of
-from baechi.ir.cluster import Cluster
+from baechi.ir.cluster import Cluster, Device, Link
+from baechi.ir.graph import Graph
+from baechi.ir.op import Op, Tensor
 from baechi.models.graphs import random_dag
 from baechi.report import write_report
 from baechi.report.files import Step
@@ -122,10 +125,12 @@ def test_a_click_on_a_bar_says_which_op_it_is(drawn: Opened, step: Step) -> None
     drawn.page.mouse.click(*where)
     drawn.page.wait_for_selector("#chosen-0 dd")
     assert span.op in drawn.page.locator("#chosen-0").inner_text()
+    assert drawn.complaints == []
 
 
 def test_the_critical_path_can_be_hidden(drawn: Opened) -> None:
-    seen = "[...Bokeh.documents[0].all_models].filter(m => m.name?.startsWith('critical-')).map(m => m.visible)"
+    paths = "m.type === 'GlyphRenderer' && m.name?.startsWith('critical-')"
+    seen = f"[...Bokeh.documents[0].all_models].filter(m => {paths}).map(m => m.visible)"
     assert set(drawn.page.evaluate(seen)) == {True}
     drawn.page.uncheck("#critical-0")
     assert set(drawn.page.evaluate(seen)) == {False}
@@ -158,15 +163,71 @@ def test_dark_and_print_and_no_script(browser: Any, page: Path) -> None:
     plain.page.close()
 
 
+MIDDLE = """() => {
+  const figure = [...Bokeh.documents[0].all_models].find((m) => m.name === "predicted-0");
+  const view = Bokeh.index.query_one((v) => v.model === figure);
+  const box = view.canvas_view.el.getBoundingClientRect();
+  const y = figure.renderers.find((r) => r.name === "ops-predicted-0").data_source.data.y[0];
+  return [box.x + view.frame.x_scale.compute(5.0005), box.y + view.frame.y_scale.compute(y)];
+}"""
+BARS = """() => {
+  const {left, right, takes, name, count} = [...Bokeh.documents[0].all_models].find((m) => m.name === "ops-predicted-0-source").data;
+  return left.map((_, i) => [left[i], right[i], takes[i], name[i], count[i]]);
+}"""
+SPAN = (
+    "() => { const r = [...Bokeh.documents[0].all_models].find((m) => m.name === 'time-0'); return [r.start, r.end]; }"
+)
+ZOOM = """async (to) => {
+  [...Bokeh.documents[0].all_models].find((m) => m.name === "time-0").setv({start: to[0], end: to[1]});
+  await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+}"""
+
+
 def test_twenty_thousand_ops(browser: Any, cluster: Cluster, tmp_path: Path) -> None:
     graph = random_dag(1, 20_000)
     roomy = replace(cluster, devices=tuple(replace(d, memory_bytes=1 << 40) for d in cluster.devices))
     plan = place_graph(graph, roomy, "m-etf")
+    timeline = timeline_of(graph, plan)
     path = tmp_path / "step.html"
-    write_report([Step("large", plan, graph, timeline_of(graph, plan))], path)
+    write_report([Step("large", plan, graph, timeline)], path)
     assert path.stat().st_size < 6_000_000
     found = opened(browser, path)
     found.page.wait_for_selector("html[data-drawn]", state="attached")
+    bars, (start, end) = found.page.evaluate(BARS), found.page.evaluate(SPAN)
+    factor = (end - start) / timeline.step_seconds
+    busy = sum(timeline.busy_seconds.values()) * factor
+    assert sum(takes for _, _, takes, _, _ in bars) == pytest.approx(busy)  # narrow ones are drawn as wide as together
+    assert sum(count for *_, count in bars) == sum(s.end > s.start for s in timeline.ops)
+    assert max(count for *_, count in bars) > 1
+    middle, width = (start + end) / 2, (end - start) / 500
+    found.page.evaluate(ZOOM, [middle, middle + width])
+    near = [
+        s for s in timeline.ops if s.end * factor > middle and s.start * factor < middle + width and s.end > s.start
+    ]
+    assert sorted(name for *_, name, count in found.page.evaluate(BARS) if count == 1) == sorted(s.op for s in near)
+    found.page.evaluate(ZOOM, [start, end])
+    assert found.page.evaluate(BARS) == bars
     assert found.complaints == []
-    assert found.page.evaluate("Bokeh.documents[0].all_models.size") > 100
+    found.page.close()
+
+
+def test_a_click_on_many_narrow_bars_says_what_they_are(browser: Any, tmp_path: Path) -> None:
+    """Ten thousand ops of a millisecond are a hundredth of a second in a pixel."""
+    ops = [Op(f"op{i}", "relu" if i % 2 else "mul", outputs=(Tensor(f"t{i}", 1),), seconds=1e-3) for i in range(10_000)]
+    graph, one = Graph(tuple(ops), "narrow"), Cluster((Device("d:0", 1 << 40),), Link())
+    plan = place_graph(graph, one, "single")
+    write_report([Step("narrow", plan, graph, timeline_of(graph, plan))], tmp_path / "step.html")
+    found = opened(browser, tmp_path / "step.html")
+    found.page.wait_for_selector("html[data-drawn]", state="attached")
+    bars = found.page.evaluate(BARS)
+    assert len(bars) < 1200
+    assert [takes / count for *_, takes, _, count in bars] == pytest.approx([1e-3] * len(bars))
+    found.page.locator("#charts-0").scroll_into_view_if_needed()
+    found.page.mouse.click(*found.page.evaluate(MIDDLE))
+    found.page.wait_for_selector("#chosen-0 dd")
+    told = found.page.locator("#chosen-0").inner_text()
+    assert re.search(r"\d+ ops\s+op\d+, op\d+, ", told)
+    assert "relu" in told
+    assert "mul" in told
+    assert found.complaints == []
     found.page.close()

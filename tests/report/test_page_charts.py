@@ -1,5 +1,6 @@
 """What is handed to the chart library: one time axis for all, caps where they belong, every number as it is."""
 
+import base64
 import json
 from typing import Any
 
@@ -23,13 +24,17 @@ def objects(value: Any) -> list[dict[str, Any]]:
     return [found for one in value for found in objects(one)] if isinstance(value, list) else []
 
 
-def item(step: Step, *, measured: bool = False) -> list[dict[str, Any]]:
+def made(step: Step, *, measured: bool = False) -> dict[str, Any]:
     from baechi.report.page.charts import charts_item
 
     chart = chart_of(step.graph, step.plan.cluster, step.timeline)
-    made = charts_item(0, step.plan.cluster, chart, chart if measured else None)
-    assert json.loads(json.dumps(made, allow_nan=False))["target_id"] == "charts-0"
-    return objects(made)
+    found = charts_item(0, step.plan.cluster, chart, chart if measured else None)
+    assert json.loads(json.dumps(found, allow_nan=False))["item"]["target_id"] == "charts-0"
+    return found
+
+
+def item(step: Step, *, measured: bool = False) -> list[dict[str, Any]]:
+    return objects(made(step, measured=measured)["item"])
 
 
 def of(models: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
@@ -58,13 +63,30 @@ def test_caps_are_lines_where_they_are_in_sight(graph: Graph) -> None:
     assert any("memory of d:1" in title and title.endswith("(far above)") for title in titles)
 
 
-def test_bars_carry_the_ops(step: Step) -> None:
-    models = item(step)
-    (source,) = (m["attributes"] for m in models if m["attributes"].get("name") == "ops-predicted-0-source")
-    data = dict(source["data"]["entries"])
+def test_columns_carry_every_op_and_transfer(step: Step) -> None:
+    found = made(step)
+    columns, words = found["charts"]["predicted"], found["words"]
+    assert len(words) == len(set(words))
+
+    def numbers(bars: str, column: str, kind: str) -> list[Any]:
+        return np.frombuffer(base64.b64decode(columns[bars][column]), kind).tolist()
+
+    def texts(bars: str, column: str) -> list[str]:
+        return [words[i] for i in numbers(bars, column, "<u4")]
+
+    times = zip(numbers("ops", "left", "<f8"), numbers("ops", "right", "<f8"), strict=True)
+    ops = zip(texts("ops", "name"), texts("ops", "where"), times, strict=True)
     taking = [s for s in step.timeline.ops if s.end > s.start]
-    assert data["name"] == [s.op for s in taking]
-    assert data["where"] == [s.device for s in taking]
-    chart = chart_of(step.graph, step.plan.cluster, step.timeline)
-    assert np.allclose(chart.ops.start, [s.start for s in taking])
-    assert [name for name, on in zip(chart.ops.name, chart.ops.critical, strict=True) if on]
+    assert sorted(ops) == sorted((s.op, s.device, (s.start * 1e3, s.end * 1e3)) for s in taking)
+    assert any(numbers("ops", "critical", "u1"))
+    copies = zip(texts("transfers", "name"), texts("transfers", "where"), strict=True)
+    both = [(s.tensor, f"{s.source} to {s.destination}") for s in step.timeline.transfers] * 2
+    assert sorted(copies) == sorted(both)
+    for bars in ("ops", "transfers"):
+        lanes, left, right = columns[bars]["lanes"], numbers(bars, "left", "<f8"), numbers(bars, "right", "<f8")
+        assert sum(count for _, _, count in lanes) == len(left)
+        assert [y for y, _, _ in lanes] == sorted({y for y, _, _ in lanes}, reverse=True)
+        first = 0
+        for _, _, count in lanes:
+            assert all(left[i + 1] >= right[i] for i in range(first, first + count - 1))
+            first += count

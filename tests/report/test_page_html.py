@@ -75,6 +75,20 @@ def test_names_are_text_whatever_they_are(cluster: Cluster, html: Any, tmp_path:
     assert evil in found.of("h2")
 
 
+def test_placers_that_were_not_asked_are_named(cluster: Cluster, step: Step, page: Path, tmp_path: Path) -> None:
+    chain = tuple(
+        Op(f"op{i}", "op", (f"t{i - 1}",) if i else (), (Tensor(f"t{i}", 1),), seconds=1e-6) for i in range(5001)
+    )
+    graph = Graph(chain, "long")
+    plan = place_graph(graph, cluster, "m-etf")
+    write_report([Step("long", plan, graph, timeline_of(graph, plan))], tmp_path / "step.html")
+    text = (tmp_path / "step.html").read_text(encoding="utf-8")
+    assert "Not asked, for the graph is large: contiguous." in text
+    assert "placed by heft" in text
+    assert "placed by contiguous" not in text
+    assert "placed by contiguous" in page.read_text(encoding="utf-8")
+
+
 def test_one_step_is_not_compared(step: Step, page: Path, tmp_path: Path) -> None:
     write_report([step], tmp_path / "step.html")
     assert "<h2>Comparison</h2>" in page.read_text(encoding="utf-8")

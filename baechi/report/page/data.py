@@ -44,7 +44,7 @@ def page_to_dict(page: Page) -> dict[str, Any]:
 
 def _page(step: Step, found: Explanation) -> StepPage:
     graph, plan = step.graph, step.plan
-    changes = what_if(step)
+    changes, left_out = what_if(step)
     path = [Share(f"computing on {s.name}", s.amount) for s in found.path.compute]
     return StepPage(
         step.name,
@@ -61,6 +61,7 @@ def _page(step: Step, found: Explanation) -> StepPage:
         tuple(_peak(graph, peak) for peak in found.peaks),
         traffic_of(step.timeline),
         changes,
+        left_out,
         beside(step, step.profiled) if step.profiled is not None else None,
         drawing(graph, plan.device),
         found.step_seconds,

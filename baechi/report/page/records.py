@@ -113,6 +113,7 @@ class StepPage:
         peaks: of each device.
         traffic: from device to device.
         changes: what if.
+        left_out: placers that were not asked, for the graph is large.
         beside: the measured step, if there is one.
         drawing: the graph by module.
         plan: who made it, when it was, with what.
@@ -132,6 +133,7 @@ class StepPage:
     peaks: tuple[PeakRow, ...]
     traffic: tuple[Traffic, ...]
     changes: tuple[WhatIf, ...]
+    left_out: tuple[str, ...]
     beside: Beside | None
     drawing: Drawing
     step_seconds: float

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from baechi.cost.problem import Problem
 from baechi.ir.cluster import Cluster
-from baechi.placers.whatif import Tried, best_quick, try_quick
+from baechi.placers.whatif import Tried, best_quick, left_out, try_quick
 from baechi.report.files import Step
 from baechi.sim.whatif import Outcome, with_faster_device, with_faster_links
 
-__all__ = ["WhatIf", "what_if"]
+__all__ = ["Changes", "WhatIf", "what_if"]
 
 _LINKS = (2, 10)
 _COMPUTE = 2
@@ -43,15 +43,23 @@ class WhatIf:
     kind: Kind = "devices"
 
 
-def what_if(step: Step) -> tuple[WhatIf, ...]:
+class Changes(NamedTuple):
+    """Changes that were tried, and the placers that were not asked because the graph is too large for them to be quick."""
+
+    tried: tuple[WhatIf, ...]
+    left_out: tuple[str, ...]
+
+
+def what_if(step: Step) -> Changes:
     """Faster links and devices under the same plan; one device fewer, larger caps and other placers with plans of quick placers."""
     plan = step.plan
     problem = Problem(step.graph, plan.cluster, step.table, plan.objective)
     base = with_faster_links(problem, plan, 1.0)
-    return tuple(
+    tried = tuple(
         WhatIf(change, whose, o.objective_seconds, o.over_bytes, _ratio(o, base), kind)
         for change, whose, o, kind in _rows(step, problem, base)
     )
+    return Changes(tried, left_out(problem))
 
 
 def _ratio(outcome: Outcome, base: Outcome) -> float:

@@ -65,7 +65,7 @@ def render(page: Page, items: Sequence[dict[str, Any]], library: str) -> str:
         items: the charts of each step.
         library: the script that draws them.
     """
-    scripts = [closed(library), closed(_read("page.js"))]
+    scripts = [closed(library), closed(_read("spans.js") + _read("page.js"))]
     matrices = [_matrix([d.name for d in step.devices], step.traffic) for step in page.steps]
     colours = {d.name: colour_of(i) for step in page.steps for i, d in enumerate(step.devices)}
     return (
