@@ -22,7 +22,7 @@ class Effort:
         deadline: when to stop, by `time.monotonic`.
         workers: threads.
         seed: of the solver's random choices.
-        relaxes: whether a single thread solves linear relaxations as well, which tell much of loads and little of moments.
+        relaxes: whether a single thread solves linear relaxations too, which tell much of loads, little of moments.
     """
 
     deadline: float
