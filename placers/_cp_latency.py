@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from baechi.cost.problem import PARALLEL, SEQUENTIAL, TOKEN, Ints
+from baechi.cost.problem import TOKEN, Ints
 from baechi.placers._cp_place import Literal, Placement, negated
 from baechi.placers._cp_windows import Windows
 from baechi.sim.evaluate import Schedule
@@ -17,16 +17,15 @@ class Latency:
     """Ops to devices and moments so that the last one ends soonest.
 
     Every device runs one op at a time; an op that reads what is made on another device waits for its
-    transfer, and transfers, unless they are parallel, for each other on the lanes of their devices.
+    transfer. That transfers wait for each other and what memory holds can be added.
 
     Args:
         place: who shares a device, by the classes of `w`.
         w: what holds in every plan of at most its horizon.
         low: a bound on the objective.
-        lanes: whether transfers wait for each other, where the problem says so; without, only easier.
     """
 
-    def __init__(self, place: Placement, w: Windows, low: int, lanes: bool) -> None:
+    def __init__(self, place: Placement, w: Windows, low: int) -> None:
         self.place, self.net, self.model = place, place.net, place.model
         self._windows, self.horizon = w, w.horizon
         self.travelling = self._transfers()
@@ -41,15 +40,19 @@ class Latency:
         self._work_of_devices()
         self._wait()
         self._keep_distance()
-        if lanes and self.net.arrays.contention != PARALLEL:
-            self._lanes()
         place.keep_apart(w.apart)
         self.model.minimize(self.end)
 
+    def earliest_stop(self, i: int) -> int:
+        """The unit before which an op cannot end."""
+        return int(self._windows.head[i]) + self._shortest(i)
+
+    def latest_start(self, i: int) -> int:
+        """The unit after which an op cannot start."""
+        return self.horizon - int(self._windows.tail[i]) - self._shortest(i)
+
     def _start(self, i: int) -> Literal:
-        w = self._windows
-        latest = w.horizon - int(w.tail[i]) - self._shortest(i)
-        return self.model.new_int_var(int(w.head[i]), latest, f"start{i}")
+        return self.model.new_int_var(int(self._windows.head[i]), self.latest_start(i), f"start{i}")
 
     def _shortest(self, i: int) -> int:
         allowed = self._windows.allowed[self.place.label[i]]
@@ -60,7 +63,7 @@ class Latency:
         if len(set(ticks)) == 1:
             return self.start[i] + ticks[0]
         w = self._windows
-        stop = self.model.new_int_var(int(w.head[i]) + self._shortest(i), w.horizon - int(w.tail[i]), f"stop{i}")
+        stop = self.model.new_int_var(self.earliest_stop(i), w.horizon - int(w.tail[i]), f"stop{i}")
         taken = sum(ticks[d] * self.place.at(i, d) for d in range(self.net.devices))
         self.model.add(stop == self.start[i] + taken)
         return stop
@@ -113,37 +116,6 @@ class Latency:
                 if s != d:
                     wait = self.model.add(self.start[j] >= self.stop[i] + ticks[s][d])
                     wait.only_enforce_if(self.place.at(i, s), self.place.at(j, d))
-
-    def _lanes(self) -> None:
-        """Transfers as intervals on the lane of the device that sends and of that which receives, if they have one."""
-        net, model = self.net, self.model
-        lanes: list[list[Literal]] = [[] for _ in range(2 * net.devices)]
-        into = 0 if net.arrays.contention == SEQUENTIAL else net.devices
-        for t, (source, readers) in self.travelling.items():
-            for d in range(net.devices):
-                self._copy(t, source, readers, d, lanes, into)
-        for k, lane in enumerate(lanes):
-            if net.arrays.pays[k % net.devices]:
-                model.add_no_overlap(lane)
-
-    def _copy(self, t: int, i: int, readers: list[int], d: int, lanes: list[list[Literal]], into: int) -> None:
-        """The transfer of tensor `t`, which op `i` makes, to device `d`."""
-        model, place, ticks = self.model, self.place, self.net.links[t]
-        begin = model.new_int_var(0, self.horizon, f"send{t}_{d}")
-        for s in range(self.net.devices):
-            if s == d or isinstance(place.at(i, s), int):
-                continue
-            goes = model.new_bool_var(f"goes{t}_{s}_{d}")
-            model.add_implication(goes, place.at(i, s))
-            model.add(begin >= self.stop[i]).only_enforce_if(goes)
-            moving = model.new_optional_fixed_size_interval_var(begin, ticks[s][d], goes, f"copy{t}_{s}_{d}")
-            lanes[s].append(moving)
-            lanes[into + d].append(moving)
-            for j in readers:
-                model.add_bool_or(goes, negated(place.at(i, s)), negated(place.at(j, d)))
-                arrived = model.add(self.start[j] >= begin + ticks[s][d])
-                arrived.only_enforce_if(goes, place.at(j, d))
-        self.sent[t, d] = begin, ticks
 
     def _transfers(self) -> dict[int, tuple[int, list[int]]]:
         """Tensors that may travel: the op that makes each, and the ops of other classes that read it."""

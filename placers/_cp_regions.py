@@ -6,7 +6,7 @@ from typing import Any
 import networkx
 import numpy as np
 
-from baechi.cost.problem import PARALLEL, Arrays
+from baechi.cost.problem import Arrays
 from baechi.cost.tensors import buckets
 from baechi.ir.cluster import UNLIMITED_BYTES
 
@@ -41,7 +41,7 @@ def regions(a: Arrays, most: int) -> Iterator[list[int]]:
 
 
 def part_of(a: Arrays, ops: Sequence[int]) -> Arrays:
-    """The problem of some ops alone, without memory and contention, which only makes it easier.
+    """The problem of some ops alone, without memory, which only makes it easier; other transfers leave lanes to these.
 
     Args:
         a: the whole problem.
@@ -81,5 +81,4 @@ def part_of(a: Arrays, ops: Sequence[int]) -> Arrays:
         rd_ptr=rd_ptr,
         rd_op=reader[at].astype(np.int64),
         cap=np.full(len(a.cap), UNLIMITED_BYTES),
-        contention=PARALLEL,
     )

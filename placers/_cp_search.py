@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from baechi.cost.problem import LATENCY, PARALLEL, UNLIMITED_CORES, Arrays, Ints
+from baechi.placers._cp_lanes import share_lanes
 from baechi.placers._cp_latency import Latency
 from baechi.placers._cp_load import Load
 from baechi.placers._cp_machines import Machines, is_pure
@@ -29,7 +30,8 @@ _ALONE = 4.0  # runs up to this length have one thread, and so the same end each
 _RUNS_OF_A_REGION = 2
 _PRECISION = 1000
 _NEAR = 1.01  # times the bound, from which on the best schedule itself is what is to be refuted
-_STEP = 0.25  # of the way from the bound to the best
+_STEP, _LEAST_STEP = 0.25, 0.02  # of the way from the bound to the best
+_UNDECIDED = 2  # runs that take too much work, after which it takes longer ones
 _NO_TICKS = 1 << 62
 
 
@@ -98,9 +100,11 @@ class Search:
     least: Ints = field(init=False)
     pure: bool = field(init=False)
     stopped: bool = field(init=False, default=False)
+    step: dict[bool, float] = field(init=False)
 
     def __post_init__(self) -> None:
         self.least = np.zeros((len(self.a.rank), len(self.a.rank)), np.int64)
+        self.step = {True: _STEP, False: _STEP}
         self.excess, self.ticks = score(self.a, self.best)
         self.pure = is_pure(self.a, net_of(self.a, 1, self.least)) and not can_bind(self.a)
 
@@ -144,24 +148,26 @@ class Search:
             work *= 2 if self.ticks < before or moments_only else 4
 
     def _climb(self, work: float) -> None:
-        """Refute ever longer steps, until one takes too much work or is found; first without contention and memory.
+        """Refute ever longer steps, until some take too much work or one is found; first without contention and memory.
 
         The shorter the step, the more has to share a device or cannot, and the sooner that is refuted
-        (destructive improvement; Klein and Scholl 1999).
+        (destructive improvement; Klein and Scholl 1999). So after one that takes too much work a shorter one is tried.
         """
         if self.excess > 0 or self.a.objective != LATENCY:
             return
         eased = self.a.contention != PARALLEL or can_bind(self.a)
         for easier in (True, False) if eased else (False,):
-            decided, known = True, (-1, -1)
-            while decided and known != (self.bound, self.ticks) and self._is_far:
+            undecided, known = 0, (-1, -1)
+            while undecided < _UNDECIDED and known != (self.bound, self.ticks) and self._is_far:
                 known = self.bound, self.ticks
-                most = self.bound + int((self.ticks - self.bound) * _STEP)
+                most = self.bound + int((self.ticks - self.bound) * self.step[easier])
                 answer = self._ask(work, self.pure, most, easier=easier)
-                decided = answer is None or answer.ended
                 self.stopped = answer is not None and answer.stopped
                 if self.stopped:
                     return
+                if answer is not None and not answer.ended:
+                    undecided, known = undecided + 1, (-1, -1)
+                    self.step[easier] = max(_LEAST_STEP, self.step[easier] / 2)
 
     @property
     def _is_far(self) -> bool:
@@ -194,7 +200,8 @@ class Search:
             return None
         run, _ = evaluate(self.a, self.best)
         hints = model.hints(self.best.device, run) if run.done == len(self.a.rank) else ()
-        effort = self.effort if work > _ALONE else replace(self.effort, workers=1)
+        loads = self.a.objective != LATENCY or can_bind(self.a)
+        effort = self.effort if work > _ALONE else replace(self.effort, workers=1, relaxes=loads)
         answer = ask(
             model.model,
             hints,
@@ -219,7 +226,9 @@ class Search:
             return None
         if moments_only:
             return Machines(net, w, low)
-        model = Latency(Placement(net, w.label, w.allowed), w, low, lanes=not easier)
+        model = Latency(Placement(net, w.label, w.allowed), w, low)
+        if self.a.contention != PARALLEL and not easier:
+            share_lanes(model)
         if can_bind(self.a) and not easier:
             hold(model)
         return model

@@ -22,11 +22,13 @@ class Effort:
         deadline: when to stop, by `time.monotonic`.
         workers: threads.
         seed: of the solver's random choices.
+        relaxes: whether a single thread solves linear relaxations too, which tell much of loads, little of moments.
     """
 
     deadline: float
     workers: int
     seed: int
+    relaxes: bool = True
 
     @property
     def left(self) -> float:
@@ -81,6 +83,8 @@ def ask(
     solver = cp_model.CpSolver()
     parameters = solver.parameters
     parameters.num_workers = effort.workers
+    if effort.workers == 1 and not effort.relaxes:
+        parameters.linearization_level = 0
     parameters.random_seed = effort.seed
     parameters.max_time_in_seconds = max(0.01, effort.left)
     parameters.max_deterministic_time = work
