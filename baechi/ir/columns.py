@@ -103,20 +103,9 @@ def columns_of(ops: Sequence[Op], index: Mapping[str, int], number: Mapping[str,
     Raises:
         KeyError: at a name that nothing has.
     """
-    flops, moved_bytes, seconds, host_seconds, temp_bytes, persistent_bytes, outputs, inputs, after = fields(
-        ops,
-        (
-            "flops",
-            "moved_bytes",
-            "seconds",
-            "host_seconds",
-            "temp_bytes",
-            "persistent_bytes",
-            "outputs",
-            "inputs",
-            "after",
-        ),
-    )
+    flops, moved_bytes, seconds, host_seconds = fields(ops, ("flops", "moved_bytes", "seconds", "host_seconds"))
+    temp_bytes, persistent_bytes = fields(ops, ("temp_bytes", "persistent_bytes"))
+    outputs, inputs, after = fields(ops, ("outputs", "inputs", "after"))
     tensors = list(chain.from_iterable(outputs))
     nbytes, held, t_seconds, keep, scattered, alias_of = fields(
         tensors, ("nbytes", "held", "seconds", "keep", "scattered", "alias_of")
@@ -148,7 +137,7 @@ def columns_of(ops: Sequence[Op], index: Mapping[str, int], number: Mapping[str,
 
 
 def fields(records: Sequence[object], names: Sequence[str]) -> list[list[Any]]:
-    """Fields of many records as lists, so that each record comes into the processor's cache only once.
+    """Fields of many records as lists, a block of records at a time, which the processor's cache holds.
 
     Example:
         >>> fields([1j, 2j], ["real", "imag"])
@@ -186,11 +175,9 @@ def digest_of(ops: Sequence[Op], names: list[str], tensors: list[str], columns: 
         sha.update((joined if apart else repr(column)).encode(errors="surrogatepass") + b"\0\0")
     declared = () if np.isnan(columns.host_seconds).all() else (columns.host_seconds,)
     for numbers in (*columns[:-2], *declared):
-        sha.update(
-            repr(numbers.tolist()).encode() if numbers.dtype == object else np.ascontiguousarray(_little(numbers))
-        )
+        sha.update(repr(numbers.tolist()).encode() if numbers.dtype == object else _little(numbers))
     return sha.hexdigest()[:16]
 
 
-def _little(numbers: Ints) -> Ints:
-    return numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)
+def _little(numbers: Ints) -> bytes:
+    return numbers.astype(numbers.dtype.newbyteorder("<"), copy=False).tobytes()
