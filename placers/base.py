@@ -194,14 +194,15 @@ def _write(
 ) -> Plan:
     graph, cluster = problem.graph, problem.cluster
     order, ptr = orders(schedule.device, schedule.sequence, len(cluster))
-    names, ops = [d.name for d in cluster.devices], list(graph.op)
+    names, ops = [d.name for d in cluster.devices], np.array(list(graph.index), object)
+    homes = np.array(names, object)[schedule.device].tolist()
     return Plan(
         graph=graph.digest,
         target=graph.meta.get("target", {"name": graph.name}),
         cluster=cluster,
         placer=Placed(placer.name, asdict(placer), seconds),
-        device=dict(zip(ops, map(names.__getitem__, schedule.device.tolist()), strict=True)),
-        order={name: tuple(map(ops.__getitem__, order[ptr[d] : ptr[d + 1]].tolist())) for d, name in enumerate(names)},
+        device=dict(zip(graph.index, homes, strict=True)),
+        order={name: tuple(ops[order[ptr[d] : ptr[d + 1]]].tolist()) for d, name in enumerate(names)},
         transfers=transfer_keys(problem, schedule.device, run, x),
         predicted=Prediction(
             to_seconds(run.makespan),

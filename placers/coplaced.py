@@ -111,11 +111,11 @@ def _grow(a: Arrays, e: Edges, g: Growth) -> None:
             sent = 0 if origin[i] == origin[j] else e.ticks[k]
             level[j] = max(level[j], g.cost[j] + sent + level[i])
     waiting = e.ptr[1:] - e.ptr[:-1]
-    ready = np.empty((ops + 1, 3), np.int64)
+    ready = np.empty((ops + 1, 2), np.int64)
     ready[0, 0] = 0
     for i in range(ops):
         if waiting[i] == 0:
-            heap_push(ready, -level[i], i, i)
+            heap_push(ready, -level[i], i)
     while ready[0, 0] > 0:
         i = heap_pop(ready)
         own = find(g.parent, i)
@@ -127,7 +127,7 @@ def _grow(a: Arrays, e: Edges, g: Growth) -> None:
             j = e.reader[r]
             waiting[j] -= 1
             if waiting[j] == 0:
-                heap_push(ready, -level[j], j, j)
+                heap_push(ready, -level[j], j)
 
 
 @maker

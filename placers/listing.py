@@ -1,13 +1,12 @@
-"""The state of the list scheduler, and what it asks of it: when and whether an op can run on a device."""
+"""The state of the list scheduler, and what it asks of it: whether an op can run on a device."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from baechi.cost.jit import leaf, maker
-from baechi.cost.problem import PARALLEL, SEQUENTIAL, TOKEN, Arrays, Ints
-from baechi.placers.ledger import Ledger, add_copy, copy_at, new_ledger, overflow
-from baechi.sim.transfers import transfer_ticks
+from baechi.cost.problem import TOKEN, Arrays, Ints
+from baechi.placers.ledger import Ledger, new_ledger, overflow
 
 __all__ = [
     "ENDING",
@@ -19,7 +18,6 @@ __all__ = [
     "State",
     "begin",
     "collect",
-    "earliest",
     "fits",
     "has_room",
     "may_run",
@@ -47,11 +45,13 @@ class State(NamedTuple):
         running, free_at: (devices,) the op that runs, or -1, and when the device is free.
         lane: (2 devices,) when each copy lane is free.
         due, open: a heap for each device: ready ops by the start they had when last looked at, and
-            those that could start now by topological order.
+            those that could start now, by topological order. Behind a heap of `due`, of which row 0 says
+            how many, those that came since the device last looked for one.
         stuck, stuck_count: ready ops that did not fit on a device since an op last ended.
         awake: (devices,) the favourite child that a device awaits, or -1.
         urgent: a heap of ready ops by the time from which they could start anywhere; without room
             when no op has a favourite child.
+        arrival, taken, copied: (devices,) room for `arrivals`.
         follows: (ops,) 1 for ops that are placed with their first reader.
         stack: room for `collect`.
         tally: counters.
@@ -73,6 +73,9 @@ class State(NamedTuple):
     stuck_count: Ints
     awake: Ints
     urgent: Ints
+    arrival: Ints
+    taken: Ints
+    copied: Ints
     follows: Ints
     stack: Ints
     tally: Ints
@@ -85,12 +88,12 @@ def begin(a: Arrays, home: Ints, waits: bool) -> State:
     persistent = np.zeros(len(a.group_ptr) - 1, np.int64)
     for i in range(ops):
         persistent[a.group[i]] += a.persistent[i]
-    due = np.empty((devices, _FIRST_ROOM, 3), np.int64)
-    ready = np.empty((devices, _FIRST_ROOM, 3), np.int64)
-    urgent = np.empty((ops + devices * reads + 2 if waits else 2, 3), np.int64)
-    due[:, 0, 0] = 0
-    ready[:, 0, 0] = 0
-    urgent[0, 0] = 0
+    due = np.empty((devices, _FIRST_ROOM, 2), np.int64)
+    ready = np.empty((devices, _FIRST_ROOM, 2), np.int64)
+    urgent = np.empty((ops + devices * reads + 2 if waits else 2, 2), np.int64)
+    due[:, 0] = 0
+    ready[:, 0] = 0
+    urgent[0] = 0
     books = new_ledger(a, home, persistent)
     return State(
         books,
@@ -109,6 +112,9 @@ def begin(a: Arrays, home: Ints, waits: bool) -> State:
         np.zeros(devices, np.int64),
         np.full(devices, -1, np.int64),
         urgent,
+        np.zeros(devices, np.int64),
+        np.zeros(devices, np.int64),
+        np.zeros(devices, np.int64),
         _followers(a),
         np.empty(ops + reads + 1, np.int64),
         np.zeros(6, np.int64),
@@ -123,7 +129,7 @@ def has_room(s: State, more: int) -> bool:
         return True
     most = 0
     for p in range(len(s.running)):
-        most = max(most, s.due[p, 0, 0] + s.open[p, 0, 0] + s.stuck_count[p])
+        most = max(most, s.due[p, 0, 0] + s.due[p, 0, 1] + s.open[p, 0, 0] + s.stuck_count[p])
     s.tally[ROOM] = s.due.shape[1] - most - more - 2
     return bool(s.tally[ROOM] >= 0)
 
@@ -133,11 +139,12 @@ def roomy(s: State, more: int) -> State:
     """The state with room for `more` entries in the queues of each device."""
     devices = len(s.running)
     room = 2 * (s.due.shape[1] + more)
-    due = np.empty((devices, room, 3), np.int64)
-    ready = np.empty((devices, room, 3), np.int64)
+    due = np.empty((devices, room, 2), np.int64)
+    ready = np.empty((devices, room, 2), np.int64)
     stuck = np.empty((devices, room), np.int64)
     for p in range(devices):
-        due[p, : s.due[p, 0, 0] + 1] = s.due[p, : s.due[p, 0, 0] + 1]
+        waiting = s.due[p, 0, 0] + s.due[p, 0, 1] + 1
+        due[p, :waiting] = s.due[p, :waiting]
         ready[p, : s.open[p, 0, 0] + 1] = s.open[p, : s.open[p, 0, 0] + 1]
         stuck[p, : s.stuck_count[p]] = s.stuck[p, : s.stuck_count[p]]
     return State(
@@ -157,6 +164,9 @@ def roomy(s: State, more: int) -> State:
         s.stuck_count,
         s.awake,
         s.urgent,
+        s.arrival,
+        s.taken,
+        s.copied,
         s.follows,
         s.stack,
         s.tally,
@@ -188,41 +198,6 @@ def _followers(a: Arrays) -> Ints:
         if follows[i] == 1:
             follows[i] = 2 if read else 0
     return follows // 2
-
-
-@leaf
-def _lane_in(a: Arrays, p: int) -> int:
-    return p if a.contention == SEQUENTIAL else len(a.cap) + p
-
-
-@leaf
-def earliest(a: Arrays, i: int, p: int, s: State, fetch: bool) -> int:
-    """When all inputs of op `i` can be on device `p`; with `fetch`, they are sent now."""
-    latest = 0
-    lane_in = _lane_in(a, p)
-    taken = s.lane[lane_in]
-    for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
-        t = a.in_t[k]
-        source = place_of(a, a.t_op[t], p, s)
-        there = s.end[a.t_op[t]]
-        if source != p and a.t_ticks[t] != TOKEN:
-            copy = copy_at(a, s.books, t, p)
-            if copy >= 0:
-                there = s.books.copy_time[copy]
-            else:
-                if a.contention != PARALLEL:
-                    there = max(there, taken, s.lane[source])
-                there += transfer_ticks(a, t, source, p)
-                taken = there * a.pays[p]
-                if fetch:
-                    add_copy(a, s.books, t, p, there)
-                    if a.contention != PARALLEL:
-                        s.lane[source], s.lane[lane_in] = there * a.pays[source], there * a.pays[p]
-                    sent = s.tally[SENT]
-                    s.sent[sent, 0], s.sent[sent, 1] = t, p
-                    s.tally[SENT] = sent + 1
-        latest = max(latest, there)
-    return int(latest)
 
 
 @leaf

@@ -6,7 +6,8 @@ import numpy as np
 
 from baechi.cost.jit import kernel, leaf
 from baechi.cost.problem import Arrays, Ints
-from baechi.placers.listing import State, begin, collect, earliest, place_of
+from baechi.placers.arrival import earliest
+from baechi.placers.listing import State, begin, collect, place_of
 from baechi.placers.slots import Slots, book, new_slots, slot
 from baechi.sim.heap import heap_pop, heap_push
 
@@ -78,7 +79,7 @@ def by_rank(a: Arrays, order: Order, claim: Ints, follow: bool) -> Ranked:
     if not follow:
         s.follows[:] = 0
     slots = new_slots(ops, len(a.cap))
-    heap = np.empty((ops + 2, 3), np.int64)
+    heap = np.empty((ops + 2, 2), np.int64)
     heap[0, 0] = 0
     b = _Books(claim, a.cap.copy(), np.zeros(ops, np.int64), heap, np.zeros(3, np.int64))
     for i in range(ops):
@@ -86,10 +87,10 @@ def by_rank(a: Arrays, order: Order, claim: Ints, follow: bool) -> Ranked:
             _release_readers(a, order, i, s, b)
     for i in range(ops):
         if a.in_ptr[i] == a.in_ptr[i + 1] and not s.follows[i]:
-            heap_push(b.ready, -order.priority[i], a.rank[i], i)
+            heap_push(b.ready, -order.priority[i], a.rank[i])
     taken = 0
     while b.ready[0, 0] > 0:
-        taken = _place(a, order, heap_pop(b.ready), s, slots, b, taken)
+        taken = _place(a, order, a.order[heap_pop(b.ready)], s, slots, b, taken)
     return Ranked(s.device, s.sequence, b.start, s.end)
 
 
@@ -100,7 +101,7 @@ def _release_readers(a: Arrays, order: Order, i: int, s: State, b: _Books) -> No
             reader = a.rd_op[k]
             s.waits[reader] -= 1
             if s.waits[reader] == 0 and not s.follows[reader]:
-                heap_push(b.ready, -order.priority[reader], a.rank[reader], reader)
+                heap_push(b.ready, -order.priority[reader], a.rank[reader])
 
 
 @leaf

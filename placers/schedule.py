@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from baechi.cost.jit import NONE, kernel, leaf
 from baechi.cost.problem import Arrays, Ints
+from baechi.placers.arrival import earliest
 from baechi.placers.ledger import commit, finish
 from baechi.placers.listing import (
     ENDING,
@@ -28,7 +29,6 @@ from baechi.placers.listing import (
     State,
     begin,
     collect,
-    earliest,
     fits,
     has_room,
     may_run,
@@ -36,7 +36,7 @@ from baechi.placers.listing import (
     place_of,
     roomy,
 )
-from baechi.placers.ready import announce, awake_candidate, candidate
+from baechi.placers.ready import announce, awake_candidate, candidate, later
 from baechi.sim.heap import heap_pop, heap_push
 
 __all__ = ["ListSchedule", "list_schedule"]
@@ -179,9 +179,9 @@ def _start(a: Arrays, i: int, p: int, s: State) -> None:
             reader = a.rd_op[k]
             if s.waits[reader] == 0 and not s.follows[reader] and may_run(a, reader, q, s):
                 sooner = earliest(a, reader, q, s, False)
-                heap_push(s.due[q], sooner, a.rank[reader], reader)
+                later(s, q, sooner, a.rank[reader])
                 if len(s.urgent) > 2:
-                    heap_push(s.urgent, sooner, a.rank[reader], reader)
+                    heap_push(s.urgent, sooner, a.rank[reader])
 
 
 @leaf
@@ -206,7 +206,7 @@ def _finish(a: Arrays, child: Ints, p: int, s: State) -> None:
         if s.books.persistent[q] + s.books.peak[q] > a.cap[q]:
             continue  # nothing will ever fit there again
         for k in range(s.stuck_count[q]):
-            heap_push(s.due[q], s.tally[NOW], a.rank[s.stuck[q, k]], s.stuck[q, k])
+            later(s, q, s.tally[NOW], a.rank[s.stuck[q, k]])
         s.stuck_count[q] = 0
     favourite = child[i]
     if favourite >= 0 and s.waits[favourite] == 0 and may_run(a, favourite, p, s) and fits(a, favourite, p, s):
@@ -235,7 +235,7 @@ def _next_moment(a: Arrays, s: State) -> int:
         if s.running[p] >= 0 or s.awake[p] >= 0:
             continue
         while s.due[p, 0, 0] > 0 and s.due[p, 1, 0] < moment:  # nothing starts sooner than it is due
-            i = s.due[p, 1, 2]
+            i = a.order[s.due[p, 1, 1]]
             if not may_run(a, i, p, s):
                 heap_pop(s.due[p])
                 continue
@@ -245,7 +245,7 @@ def _next_moment(a: Arrays, s: State) -> int:
                 break
             heap_pop(s.due[p])
             if start > now:
-                heap_push(s.due[p], start, a.rank[i], i)
+                heap_push(s.due[p], start, a.rank[i])
     if awake and s.urgent[0, 0] > 0 and s.urgent[1, 0] > now:
         moment = min(moment, s.urgent[1, 0])
     return int(moment)

@@ -7,6 +7,7 @@ all of them on it.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def variants(problem: Problem) -> Iterator[Variant]:
     about what belongs together.
     """
     yield Variant.plain(problem)
-    if not any(op.forward for op in problem.graph.ops):
+    if not any(map(attrgetter("forward"), problem.graph.ops)):
         return
     a, marks = problem.arrays, marks_of(problem.graph)
     phase = np.where(marks.forward, 0, np.where(marks.backward, 1, 2))

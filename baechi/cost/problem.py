@@ -151,7 +151,7 @@ class Problem:
         """Name of each tensor; a token's is empty."""
         tokens = token_ops(self.graph.columns)
         if not tokens.any():
-            return list(self.graph.tensor)
+            return list(self.graph.number)
         names: list[str] = []
         for op, token in zip(self.graph.ops, tokens.tolist(), strict=True):
             names += [t.name for t in op.outputs]
@@ -187,18 +187,21 @@ def group_labels(graph: Graph) -> Ints:
     """The first op of the colocation group of each op; an op without a group is a group of its own."""
     labels = np.arange(len(graph))
     first: dict[str, int] = {}
-    for i, group in [(i, op.group) for i, op in enumerate(graph.ops) if op.group]:
-        labels[i] = first.setdefault(group, i)
+    for i, group in enumerate([op.group for op in graph.ops]):
+        if group:
+            labels[i] = first.setdefault(group, i)
     return labels
 
 
 def _ticks(problem: Problem) -> Ints:
     columns: dict[object, Ints] = {}
-    for device in problem.cluster.devices:
+    ticks = np.empty((len(problem.graph), len(problem.cluster)), np.int64)
+    for k, device in enumerate(problem.cluster.devices):
         kind = _kind(device)
         if kind not in columns:
             columns[kind] = _to_ticks(graph_seconds(problem.graph, device, problem.table))
-    return np.column_stack([columns[_kind(d)] for d in problem.cluster.devices])
+        ticks[:, k] = columns[kind]
+    return ticks
 
 
 def _kind(device: Device) -> object:

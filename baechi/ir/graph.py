@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 import networkx
@@ -51,9 +52,19 @@ class Graph:
         return len(self.ops)
 
     @cached_property
+    def index(self) -> dict[str, int]:
+        """Where each op is among `ops`, by name."""
+        return dict(zip([op.name for op in self.ops], range(len(self.ops)), strict=True))
+
+    @cached_property
+    def number(self) -> dict[str, int]:
+        """Where each tensor is among those that the ops make one after the other, by name."""
+        return dict(zip([t.name for op in self.ops for t in op.outputs], count()))
+
+    @cached_property
     def op(self) -> dict[str, Op]:
         """Ops by name."""
-        return {op.name: op for op in self.ops}
+        return dict(zip(self.index, self.ops, strict=True))
 
     @cached_property
     def tensor(self) -> dict[str, Tensor]:
@@ -126,12 +137,12 @@ class Graph:
     @cached_property
     def columns(self) -> Columns:
         """Costs, sizes and who reads what, as arrays by index."""
-        return columns_of(self.ops)
+        return columns_of(self.ops, self.index, self.number)
 
     @cached_property
     def digest(self) -> str:
         """A hash of all that a plan depends on; equal graphs have equal digests in any process."""
-        return digest_of(self.ops, list(self.op), list(self.tensor), self.columns)
+        return digest_of(self.ops, list(self.index), list(self.number), self.columns)
 
     def with_ops(self, ops: Iterable[Op]) -> "Graph":
         """The same graph with other ops."""
@@ -139,9 +150,9 @@ class Graph:
 
 
 def _check_names(graph: Graph) -> None:
-    if len(graph.op) != len(graph.ops):
+    if len(graph.index) != len(graph.ops):
         raise BaechiError("B201", f"two ops are called '{_repeated(o.name for o in graph.ops)}'")
-    if len(graph.tensor) != sum(len(op.outputs) for op in graph.ops):
+    if len(graph.number) != sum([len(op.outputs) for op in graph.ops]):
         tensors = (t.name for op in graph.ops for t in op.outputs)
         raise BaechiError("B202", f"two tensors are called '{_repeated(tensors)}'")
     try:

@@ -74,6 +74,9 @@ def _change(s: State, d: int, nbytes: int) -> None:
 @leaf
 def _start_ops(a: Arrays, order: Ints, order_ptr: Ints, x: Transfers, s: State) -> None:
     for d in range(len(a.cap)):
+        if s.woken[d] == 0:
+            continue
+        s.woken[d] = 0
         if s.running[d] >= 0 or s.position[d] == order_ptr[d + 1]:
             continue
         i = order[s.position[d]]
@@ -141,6 +144,9 @@ def _sooner(a: Arrays, source: int, d: int, best: int, rank: int, s: State) -> t
 def _start_copies_in_order(a: Arrays, device: Ints, x: Transfers, lanes: int, s: State) -> None:
     """Start every transfer that is produced and the next one of its lanes, of which the first `lanes` name all."""
     for one in range(lanes):
+        if s.stirred[one] == 0:
+            continue
+        s.stirred[one] = 0
         if s.lane_free[one] == 0 or s.lane_at[one] == s.lane_end[one]:
             continue
         k = s.lane[s.lane_at[one]]
@@ -151,6 +157,14 @@ def _start_copies_in_order(a: Arrays, device: Ints, x: Transfers, lanes: int, s:
         s.lane_at[sending] += a.pays[source]
         s.lane_at[receiving] += a.pays[d]
         _start_copy(a, device, x, k, s)
+
+
+@leaf
+def _stir(a: Arrays, device: Ints, x: Transfers, lane: int, s: State) -> None:
+    """Say that the next transfer of a lane may start now."""
+    if s.lane_at[lane] < s.lane_end[lane]:
+        k = s.lane[s.lane_at[lane]]
+        s.stirred[device[a.t_op[x.tensor[k]]]] = s.stirred[receiving_lane(a, x.destination[k])] = 1
 
 
 @leaf
@@ -170,7 +184,7 @@ def _start_copy(a: Arrays, device: Ints, x: Transfers, k: int, s: State) -> None
     s.tally[STARTED] += 1
     c = clock_of(a, source, d)
     s.active[c] += 1
-    heap_push(s.copies[c], s.clock[c] + transfer_ticks(a, t, source, d), k, k)
+    heap_push(s.copies[c], s.clock[c] + transfer_ticks(a, t, source, d), k)
     _change(s, d, a.t_bytes[t])
 
 
@@ -236,6 +250,7 @@ def _release(a: Arrays, x: Transfers, storage: int, s: State) -> int:
 def _finish_op(a: Arrays, device: Ints, x: Transfers, x_rank: Ints, i: int, d: int, s: State) -> None:
     s.run.op_end[i] = s.tally[NOW]
     s.running[d] = -1
+    s.woken[d] = 1
     s.active[s.clock_at[d]] -= a.threads[d]
     s.tally[DONE] += 1
     freed = a.temp[i]
@@ -244,14 +259,18 @@ def _finish_op(a: Arrays, device: Ints, x: Transfers, x_rank: Ints, i: int, d: i
     for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
         token = a.t_ticks[t] == TOKEN
         for k in range(a.rd_ptr[t], a.rd_ptr[t + 1]):
-            if token or device[a.rd_op[k]] == d:
-                s.waits[a.rd_op[k]] -= 1
+            reader = a.rd_op[k]
+            if token or device[reader] == d:
+                s.waits[reader] -= 1
+                if s.waits[reader] == 0:
+                    s.woken[device[reader]] = 1
         for k in range(x.ptr[t], x.ptr[t + 1]):
             s.produced[k] = 1
             if len(s.lane) > 0 and on_lanes(a, d, x.destination[k]):
+                s.stirred[d] = s.stirred[receiving_lane(a, x.destination[k])] = 1
                 continue
             pair = d * len(a.cap) + x.destination[k]
-            heap_push(s.pending[s.pending_at[pair] : s.pending_at[pair + 1]], x_rank[k], k, k)
+            heap_push(s.pending[s.pending_at[pair] : s.pending_at[pair + 1]], x_rank[k], k)
             _queue(s, d, x.destination[k], 1)
             s.touched[d] = 1
         freed += _release(a, x, s.storage[t], s)
@@ -265,10 +284,15 @@ def _finish_copy(a: Arrays, device: Ints, x: Transfers, k: int, c: int, s: State
     s.run.x_end[k] = s.tally[NOW]
     s.active[c] -= 1
     s.lane_free[source] = s.lane_free[receiving_lane(a, d)] = 1
+    if len(s.lane) > 0:
+        _stir(a, device, x, source, s)
+        _stir(a, device, x, receiving_lane(a, d), s)
     s.touched[source] = s.touched[len(a.cap) + d] = 1
     if a.contention == SEQUENTIAL:
         s.touched[d] = s.touched[len(a.cap) + source] = 1
     for reader in range(a.rd_ptr[t], a.rd_ptr[t + 1]):
         if device[a.rd_op[reader]] == d:
             s.waits[a.rd_op[reader]] -= 1
+            if s.waits[a.rd_op[reader]] == 0:
+                s.woken[d] = 1
     _change(s, source, -(a.t_packed[t] if a.t_packed[t] > 0 else _release(a, x, s.storage[t], s)))

@@ -137,12 +137,11 @@ def score(a: Arrays, schedule: Schedule) -> tuple[int, int]:
 
 def transfer_keys(problem: Problem, device: Ints, run: Run, x: Transfers) -> tuple[TransferKey, ...]:
     """The transfers of a run by name, in the order in which they started."""
-    names = [d.name for d in problem.cluster.devices]
+    names, tensors = np.array([d.name for d in problem.cluster.devices], object), np.array(problem.tensor_names, object)
     a, k = problem.arrays, run.x_order[: len(x.tensor)]
     tensor = x.tensor[k]
-    source, destination = device[a.t_op[tensor]], x.destination[k]
-    columns = ((problem.tensor_names, tensor), (names, source), (names, destination))
-    return tuple(zip(*(map(texts.__getitem__, at.tolist()) for texts, at in columns), strict=True))
+    columns = tensors[tensor], names[device[a.t_op[tensor]]], names[x.destination[k]]
+    return tuple(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def simulate(problem: Problem, plan: Plan) -> Timeline:

@@ -55,6 +55,7 @@ class State(NamedTuple):
 
     `lane` is empty, and `pending` has room, where a lane takes of what is there the transfer of smallest rank.
     What goes between two devices that work in host memory needs no lane, and is always `pending`.
+    `woken` are the devices whose next op, and `stirred` the lanes whose next transfer, may start since last looked at.
     `touched` are the devices that send, and behind them those that receive, on whose lanes something
     happened since copies were last started; `queued` of them wait to send, or to be received. `clock_at` is the
     clock that each device's ops go by.
@@ -66,6 +67,7 @@ class State(NamedTuple):
     memory: Ints
     waits: Ints
     running: Ints
+    woken: Ints
     ends: Ints
     position: Ints
     clock: Ints
@@ -81,6 +83,7 @@ class State(NamedTuple):
     lane: Ints
     lane_at: Ints
     lane_end: Ints
+    stirred: Ints
     tally: Ints
 
 
@@ -124,7 +127,7 @@ def begin(a: Arrays, device: Ints, order_ptr: Ints, x: Transfers, x_rank: Ints, 
             pending_at[source * devices + x.destination[k] + 1] += 1
     for pair in range(devices * devices):
         pending_at[pair + 1] += pending_at[pair] + 1
-    pending = np.zeros((pending_at[-1], 3), np.int64)
+    pending = np.zeros((pending_at[-1], 2), np.int64)
     return State(
         run,
         storage,
@@ -132,12 +135,13 @@ def begin(a: Arrays, device: Ints, order_ptr: Ints, x: Transfers, x_rank: Ints, 
         memory,
         waits,
         np.full(devices, -1, np.int64),
+        np.ones(devices, np.int64),
         np.zeros(devices, np.int64),
         order_ptr[:devices].copy(),
         np.zeros(clocks, np.int64),
         clock_at,
         np.zeros(clocks, np.int64),
-        np.zeros((clocks, at_once + 1, 3), np.int64),
+        np.zeros((clocks, at_once + 1, 2), np.int64),
         np.ones(2 * devices, np.int64),
         np.zeros(2 * devices, np.int64),
         np.zeros(2 * devices, np.int64),
@@ -147,6 +151,7 @@ def begin(a: Arrays, device: Ints, order_ptr: Ints, x: Transfers, x_rank: Ints, 
         lane,
         lane_ptr[:-1].copy(),
         lane_ptr[1:].copy(),
+        np.zeros(2 * devices, np.int64),
         tally,
     )
 

@@ -31,8 +31,8 @@ def resequence(a: Arrays, home: Ints, noise: float) -> Ints:
         room[home[a.group[i]] + 1] += 1
     for d in range(devices):
         room[d + 1] += room[d] + 1
-    due = np.zeros((ops + devices, 3), np.int64)
-    ready = np.zeros((ops + devices, 3), np.int64)
+    due = np.zeros((ops + devices, 2), np.int64)
+    ready = np.zeros((ops + devices, 2), np.int64)
     waits = a.in_ptr[1:] - a.in_ptr[:-1]
     there = np.zeros(ops, np.int64)
     free = np.zeros(devices, np.int64)
@@ -41,14 +41,14 @@ def resequence(a: Arrays, home: Ints, noise: float) -> Ints:
         d = home[a.group[i]]
         tail[i] = int((tail[i] + a.ticks[i, d]) * (1.0 + noise * (np.random.random() - 0.5)))
         if waits[i] == 0:
-            heap_push(due[room[d] : room[d + 1]], 0, a.rank[i], i)
+            heap_push(due[room[d] : room[d + 1]], 0, a.rank[i])
     for k in range(ops):
         d, now = _first_to_start(due, ready, room, free)
         mine, opened = due[room[d] : room[d + 1]], ready[room[d] : room[d + 1]]
         while mine[0, 0] > 0 and mine[1, 0] <= now:
-            i = heap_pop(mine)
-            heap_push(opened, -tail[i], a.rank[i], i)
-        i = heap_pop(opened)
+            i = a.order[heap_pop(mine)]
+            heap_push(opened, -tail[i], a.rank[i])
+        i = a.order[heap_pop(opened)]
         sequence[k] = i
         free[d] = now + a.ticks[i, d]
         for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
@@ -59,7 +59,7 @@ def resequence(a: Arrays, home: Ints, noise: float) -> Ints:
                 there[reader] = max(there[reader], arrival)
                 waits[reader] -= 1
                 if waits[reader] == 0:
-                    heap_push(due[room[to] : room[to + 1]], there[reader], a.rank[reader], reader)
+                    heap_push(due[room[to] : room[to + 1]], there[reader], a.rank[reader])
     return sequence
 
 
