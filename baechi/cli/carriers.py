@@ -77,7 +77,7 @@ def _profile_workers(
 ) -> "tuple[PlannedStep, Profiled] | None":
     from baechi.profile.apart import Order, measured_of
     from baechi.profile.profiled import profiled
-    from baechi.profile.traced import timelines
+    from baechi.profile.traced import busy_steps, timelines
 
     order = Order(plan.target, args.steps, args.warmup, args.seed, traced=True)
     if _follow(plan, order):
@@ -86,7 +86,7 @@ def _profile_workers(
     reports = _lead(plan, step.target, order)
     notes = {report.device: report.notes for report in reports if report.notes is not None}
     traced = timelines(step.graph, plan, notes)
-    return step, profiled(step.graph, plan, measured_of(reports), traced)
+    return step, profiled(step.graph, plan, measured_of(reports), traced, busy_steps(notes))
 
 
 def _follow(plan: "Plan", order: "Order") -> bool:

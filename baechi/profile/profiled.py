@@ -48,7 +48,13 @@ class Profiled:
         return tuple(i for i, s in enumerate(seconds) if not low - reach <= s <= high + reach)
 
 
-def profiled(graph: Graph, plan: Plan, measured: Measured, steps: Sequence[Timeline]) -> Profiled:
+def profiled(
+    graph: Graph,
+    plan: Plan,
+    measured: Measured,
+    steps: Sequence[Timeline],
+    busy: Sequence[Timeline] | None = None,
+) -> Profiled:
     """Put together what a run measured.
 
     Args:
@@ -56,17 +62,12 @@ def profiled(graph: Graph, plan: Plan, measured: Measured, steps: Sequence[Timel
         plan: that was run.
         measured: steps in which nothing was noted.
         steps: those in which everything was, at least one.
+        busy: the same as `busy_steps`, where a device has to do with an op for longer than it runs.
     """
     lengths = [step.step_seconds for step in steps]
     middle = steps[lengths.index(statistics.median_low(lengths))]
     overhead = statistics.median(lengths) / measured.step_seconds - 1 if measured.step_seconds else 0.0
-    kinds = {device.type for device in plan.cluster.devices}
-    ops = {kind: op_times(graph, [_of_kind(step, plan, kind) for step in steps]) for kind in sorted(kinds)}
-    return Profiled(measured, middle, overhead, ops)
-
-
-def _of_kind(step: Timeline, plan: Plan, kind: str) -> Timeline:
-    return Timeline(tuple(span for span in step.ops if plan.cluster.device[span.device].type == kind))
+    return Profiled(measured, middle, overhead, op_times(graph, plan.cluster, steps if busy is None else busy))
 
 
 def profile_dict(plan: Plan, found: Profiled) -> dict[str, Any]:

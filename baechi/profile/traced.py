@@ -4,11 +4,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from baechi.ir.cluster import Cluster
 from baechi.ir.graph import Graph
 from baechi.ir.plan import Plan
 from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
 
-__all__ = ["Curve", "Notes", "StepNotes", "op_times", "timelines"]
+__all__ = ["Curve", "Notes", "StepNotes", "busy_steps", "op_times", "own_seconds", "timelines"]
 
 Curve = tuple[tuple[float, int], ...]
 """(seconds, bytes) at each change."""
@@ -20,7 +23,8 @@ class StepNotes:
 
     Attributes:
         begin, end: of the step.
-        ops: two for each op of `Notes.ops`: when it began and ended.
+        ops: three for each op of `Notes.ops`: when it began and ended, and when the device was done with it:
+            what it made was under way to other devices, and what it needed was gone.
         sent: by tensor and destination, when it began to be sent.
         came: by tensor and source, when it was seen to have arrived.
     """
@@ -69,7 +73,7 @@ def _timeline(graph: Graph, plan: Plan, notes: Mapping[str, Notes], k: int) -> T
     spans: list[OpSpan] = []
     for device, each in notes.items():
         times = [at - zero[device] for at in each.steps[k].ops]
-        spans += [OpSpan(op, device, times[2 * i], times[2 * i + 1]) for i, op in enumerate(each.ops)]
+        spans += [OpSpan(op, device, times[3 * i], times[3 * i + 1]) for i, op in enumerate(each.ops)]
     seen = {span.op for span in spans}
     before = [OpSpan(op.name, plan.device[op.name], 0.0, 0.0) for op in graph.ops if op.name not in seen]
     transfers = []
@@ -86,6 +90,24 @@ def _timeline(graph: Graph, plan: Plan, notes: Mapping[str, Notes], k: int) -> T
     )
 
 
+def busy_steps(notes: Mapping[str, Notes]) -> tuple[Timeline, ...]:
+    """Each traced step with the ops alone, each for as long as its device had to do with it.
+
+    Sending takes a device's time: what an op costs is more than what it computes.
+    """
+    count = min((len(each.steps) for each in notes.values()), default=0)
+    return tuple(_busy(notes, k) for k in range(count))
+
+
+def _busy(notes: Mapping[str, Notes], k: int) -> Timeline:
+    zero = _zero(notes, k)
+    spans = []
+    for device, each in notes.items():
+        times = [at - zero[device] for at in each.steps[k].ops]
+        spans += [OpSpan(op, device, times[3 * i], times[3 * i + 2]) for i, op in enumerate(each.ops)]
+    return Timeline(tuple(spans))
+
+
 def _zero(notes: Mapping[str, Notes], k: int) -> dict[str, float]:
     """When the step began, on each device's clock."""
     begins = {device: each.steps[k].begin for device, each in notes.items()}
@@ -100,19 +122,60 @@ def _stretched(curve: Curve, length: float) -> Curve:
     return tuple((seconds * length / last if last else 0.0, nbytes) for seconds, nbytes in curve)
 
 
-def op_times(graph: Graph, steps: Sequence[Timeline]) -> dict[str, float]:
-    """Time of each kind of op, in seconds by `Op.key`: the mean of its ops', so that their sum is kept.
+def op_times(graph: Graph, cluster: Cluster, steps: Sequence[Timeline]) -> dict[str, dict[str, float]]:
+    """Time of each kind of op, in seconds by device type and `Op.key`: the mean of its ops', so that their sum is kept.
+
+    Of the steps, the half of middle length counts, for one that was disturbed says nothing of the
+    ops. Of those, an op's time is the mean: disturbances are always delays, so that medians would
+    add up to less than any step takes.
 
     Args:
         graph: that was run.
-        steps: an op's time is the median of them, which one slow step does not move.
+        cluster: on which.
+        steps: in which everything was noted; of them the ops.
     """
     each: dict[str, list[float]] = {}
-    for step in steps:
-        for span in step.ops:
-            each.setdefault(span.op, []).append(span.end - span.start)
-    keys: dict[str, list[float]] = {}
+    kind = {}
+    for step in _middle_half(steps):
+        for span, seconds in zip(step.ops, own_seconds(step, cluster), strict=True):
+            each.setdefault(span.op, []).append(seconds)
+            kind[span.op] = cluster.device[span.device].type
+    found: dict[str, dict[str, list[float]]] = {device.type: {} for device in cluster.devices}
     for op in graph.ops:
         if op.key and any(each.get(op.name, ())):
-            keys.setdefault(op.key, []).append(statistics.median(each[op.name]))
-    return {key: statistics.fmean(times) for key, times in keys.items()}
+            found[kind[op.name]].setdefault(op.key, []).append(statistics.fmean(each[op.name]))
+    return {kind: {key: statistics.fmean(t) for key, t in found[kind].items()} for kind in sorted(found)}
+
+
+def _middle_half(steps: Sequence[Timeline]) -> Sequence[Timeline]:
+    quarter = (len(steps) + 1) // 4
+    return sorted(steps, key=lambda step: step.step_seconds)[quarter : len(steps) - quarter]
+
+
+def own_seconds(step: Timeline, cluster: Cluster) -> list[float]:
+    """What each op of a step would have taken on cores of its own.
+
+    Where more ops ran on a host than it has cores, each got its share of them: the simulator slows
+    ops down so, and from their own time.
+
+    Args:
+        step: that ran.
+        cluster: whose hosts may have fewer cores than devices.
+    """
+    own = [span.end - span.start for span in step.ops]
+    for host, cores in cluster.cores.items():
+        here = [i for i, span in enumerate(step.ops) if own[i] > 0 and cluster.device[span.device].host == host]
+        if not here:
+            continue
+        starts, ends = (np.array([at(step.ops[i]) for i in here]) for at in (lambda s: s.start, lambda s: s.end))
+        threads = np.array([cluster.device[step.ops[i].device].threads for i in here])
+        times = np.unique(np.concatenate([starts, ends]))
+        change = np.zeros(len(times))
+        np.add.at(change, np.searchsorted(times, starts), threads)
+        np.subtract.at(change, np.searchsorted(times, ends), threads)
+        share = np.minimum(1.0, cores / np.maximum(np.cumsum(change), 1))[:-1]
+        done = np.concatenate([[0.0], np.cumsum(share * np.diff(times))])
+        alone = done[np.searchsorted(times, ends)] - done[np.searchsorted(times, starts)]
+        for i, seconds in zip(here, alone.tolist(), strict=True):
+            own[i] = seconds
+    return own

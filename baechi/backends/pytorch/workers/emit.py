@@ -72,7 +72,7 @@ def _check_end(scripts: Sequence[Sequence[tuple[str, int]]]) -> None:
 
 
 class _Writer(CallWriter):
-    """Writes the source of one device; with stamps, a call of ``NOW`` before and after each op that is carried out."""
+    """Writes the source of one device; with stamps, it says when each op begins and ends, and the next may begin."""
 
     def __init__(self, step: Step, device: str, *, stamps: bool = False) -> None:
         super().__init__(step.program, {device: step.place(device)}, {}, {device: ""})
@@ -172,6 +172,7 @@ class _Writer(CallWriter):
             dead = dict.fromkeys([*last.get(p, ()), *(v for v in made if v not in self.used)])
             if dead:
                 self.emit(f"del {', '.join(dead)}")
+            self._stamp("NEXT", self.graph.op[name])
         self._handle(events.get(len(self.order), ()))
         self.emit("return None")
         return lines
@@ -215,19 +216,18 @@ class _Writer(CallWriter):
         turn = self.step.random.index(op.name) if op.name in self.step.random else None
         if turn:
             self._pass_turn("AWAIT_TURN", turn, self.step.random[turn - 1])
-        made = self._stamped(op)
+        self._stamp("ENTER", op)
+        made = self.op(op, self.device)
+        self._stamp("LEAVE", op)
         if turn is not None and turn + 1 < len(self.step.random):
             self._pass_turn("PASS_TURN", turn + 1, self.step.random[turn + 1])
         self._deliver(op)
         return made
 
-    def _stamped(self, op: Op) -> list[str]:
-        if not self.stamps:
-            return self.op(op, self.device)
-        self.emit("NOW()")
-        made = self.op(op, self.device)
-        self.emit("NOW()")
-        return made
+    def _stamp(self, call: str, op: Op) -> None:
+        """Note when an op begins, when it ends, or when its results are under way and what it needed is gone."""
+        if self.stamps and op.kind not in SOURCES:
+            self.emit(f"{call}()")
 
     def _pass_turn(self, call: str, turn: int, other: str) -> None:
         """Random ops draw from one stream, which goes from worker to worker."""

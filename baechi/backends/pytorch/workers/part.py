@@ -102,7 +102,7 @@ class Part:
         tied: as in `TorchProgram`.
         draws: ranks of the first and of the last device that draw random numbers in a step.
         predicted_bytes: the peak that the plan predicts.
-        traced: source of the same function that calls ``NOW()`` before and after each op that it carries
+        traced: source of the same function that calls ``ENTER()``, ``LEAVE()`` and ``NEXT()`` for each op that it carries
             out, in the order of `ops` less `sources`; empty when nobody asked for it.
     """
 

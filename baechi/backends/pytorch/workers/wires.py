@@ -13,6 +13,8 @@ from baechi.backends.pytorch.workers.part import Part, Wire
 
 __all__ = ["Lost", "Turns", "Wires"]
 
+_BETWEEN_LOOKS_SECONDS = 1e-3
+
 
 class Lost(Exception):
     """The connection to another worker broke: to which rank, and how."""
@@ -47,13 +49,17 @@ class Wires:
         self._sent: dict[int, float] = {}
         self._came: dict[int, float] = {}
         self._is_noting = False
+        self._looked = 0.0
 
     def note(self) -> None:
         """From now on, until `noted`, note when transfers begin and when they have arrived."""
         self._sent, self._came, self._is_noting = {}, {}, True
 
     def look(self, now: float) -> None:
-        """Note which of the transfers on their way here have arrived by now."""
+        """Note which of the transfers on their way here have arrived by now, at most once a millisecond."""
+        if now - self._looked < _BETWEEN_LOOKS_SECONDS:
+            return
+        self._looked = now
         for i, (work, _) in self._coming.items():
             if i not in self._came and work.is_completed():
                 self._came[i] = now

@@ -26,7 +26,8 @@ class Stamps:
 
     Attributes:
         begin, end: of the step.
-        ops: two for each op that is carried out, in their order: when it began and ended.
+        ops: three for each op that is carried out, in their order: when it began and ended, and when what it
+            made was under way and what it needed was gone.
         sent: when each transfer from here began, by number.
         came: when each transfer to here was seen to have arrived, by number.
         loss: as of `Worker.step`.
@@ -187,7 +188,8 @@ class Worker:
         wires, turns, part = self._wires, self.turns, self.part
         names = {key: getattr(value, "_op", value) for key, value in part.names.items()}
         names |= {"POST": wires.post, "TAKE": wires.take, "SEND": wires.send, "DRAIN": wires.drain}
-        names |= {"AWAIT_TURN": turns.take, "PASS_TURN": turns.give, "UPDATES": updates, "NOW": self._now}
+        names |= {"AWAIT_TURN": turns.take, "PASS_TURN": turns.give, "UPDATES": updates}
+        names |= {"ENTER": self._stamp, "LEAVE": self._leave, "NEXT": self._stamp}
         self._names, self._traced = names, None
         self._run = self._function(part.text, part.filename)
 
@@ -196,7 +198,10 @@ class Worker:
         exec(compile(text, filename, "exec"), names)  # noqa: S102 - our own source
         return names["run"]
 
-    def _now(self) -> None:
+    def _stamp(self) -> None:
+        self._times.append(time.perf_counter())
+
+    def _leave(self) -> None:
         now = time.perf_counter()
         self._times.append(now)
         self._wires.look(now)
