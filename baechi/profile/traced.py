@@ -167,7 +167,7 @@ def own_seconds(step: Timeline, cluster: Cluster) -> list[float]:
         here = [i for i, span in enumerate(step.ops) if own[i] > 0 and cluster.device[span.device].host == host]
         if not here:
             continue
-        starts, ends = (np.array([at(step.ops[i]) for i in here]) for at in (lambda s: s.start, lambda s: s.end))
+        starts, ends = np.array([[step.ops[i].start, step.ops[i].end] for i in here]).T
         threads = np.array([cluster.device[step.ops[i].device].threads for i in here])
         times = np.unique(np.concatenate([starts, ends]))
         change = np.zeros(len(times))
