@@ -20,7 +20,7 @@ __all__ = ["CrewDriver", "CrewOutcome", "PeerStatuses"]
 
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 5.0
-_START_PATIENCE_SECONDS = 120.0
+_START_PATIENCE_SECONDS = 300.0
 _CALLS_AT_ONCE = 8
 _SOME_CORE = 0.001  # on one's own machine peers share the cores, however many they are
 

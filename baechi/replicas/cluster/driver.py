@@ -22,7 +22,7 @@ __all__ = ["Driver", "default_threads"]
 
 _POLL_SECONDS = 0.5
 _STATUS_PATIENCE_SECONDS = 5.0
-_START_PATIENCE_SECONDS = 120.0
+_START_PATIENCE_SECONDS = 300.0
 _CALLS_AT_ONCE = 16
 _SOME_CORE = 0.001  # on one's own machine replicas share the cores, however many they are
 
