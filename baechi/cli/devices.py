@@ -51,6 +51,7 @@ def _write_cluster(args: argparse.Namespace) -> int:
     from baechi.files import write_atomic
     from baechi.profile.calibrate import calibrate
     from baechi.report.cluster_text import cluster_toml
+    from baechi.report.machine_text import fits_text
 
     count = args.devices or len(os.sched_getaffinity(0))
     local_cluster(count, args.memory)  # what is wrong with the arguments is said before anything takes time
@@ -65,6 +66,8 @@ def _write_cluster(args: argparse.Namespace) -> int:
         emit_json(
             {"schema": "baechi/fit/1", "cluster": cluster.to_dict(), "fits": {k: asdict(f) for k, f in fits.items()}}
         )
+    else:
+        emit(fits_text(fits))
     return 0
 
 

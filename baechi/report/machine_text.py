@@ -1,14 +1,15 @@
 """Devices and this machine's state as a person reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from baechi.cost.fit import Fit
 from baechi.presets import Preset
 from baechi.profile.health import Finding
 from baechi.profile.machine import Machine
 from baechi.report.layout import WIDTH, fields, table
 from baechi.units import format_bytes, format_count, format_seconds
 
-__all__ = ["devices_text", "doctor_text"]
+__all__ = ["devices_text", "doctor_text", "fits_text"]
 
 
 def devices_text(presets: Sequence[Preset], machine: Machine) -> str:
@@ -23,11 +24,29 @@ def devices_text(presets: Sequence[Preset], machine: Machine) -> str:
         ("launch", f"{format_seconds(machine.launch_seconds)} an op"),
         ("copy", f"{_per_second(machine.copy_bytes_per_second)} between two virtual devices"),
         ("hand-over", f"{format_seconds(machine.handoff_seconds)} from thread to thread"),
+        (
+            "send",
+            f"{_per_second(machine.wire_bytes_per_second)} and {format_seconds(machine.wire_seconds)} to a process",
+        ),
     ]
     return (
         "\n".join([*table(rows, "<<>>>>"), "", "float32, dense; this machine, as in local and 4x8GiB:", *fields(facts)])
         + "\n"
     )
+
+
+def fits_text(fits: Mapping[str, Fit]) -> str:
+    """What was fitted, with its standard errors and how far the points are off.
+
+    Args:
+        fits: ``compute``, ``memory`` and ``link``.
+    """
+    rows = [("fit", "rate", "+-", "least", "+-", "points off")]
+    for name, fit in fits.items():
+        rate = format_count(fit.rate) + ("FLOP/s" if name == "compute" else "B/s")
+        least = format_seconds(fit.least_seconds), format_seconds(fit.least_error)
+        rows.append((name, rate, f"{fit.rate_error:.1%}", *least, f"{fit.residual:.1%}"))
+    return "\n".join(table(rows, "<>>>>>")) + "\n"
 
 
 def _per_second(rate: float) -> str:

@@ -130,5 +130,8 @@ def test_devices_writes_a_cluster_that_is_read_back(cli, tmp_path: Path, monkeyp
         fits["link"]["rate"],
     )
     assert path.read_text().count("# +-") == 2 + 3 * 3
+    text = cli("devices", "--measure", "-o", path).out
+    assert [line.split()[0] for line in text.splitlines()] == ["fit", "compute", "memory", "link"]
+    assert max(map(len, text.splitlines())) <= 80
     ran = cli("devices", "--devices", 3)
     assert (ran.code, "error[B108]" in ran.err) == (2, True)
