@@ -1,6 +1,7 @@
 """What tests of several folders share: random training graphs, the reference simulator, and brute force; and devices."""
 
 import importlib.util
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -16,6 +17,8 @@ from baechi.ir.op import PHASES, Op, Phase, Tensor
 
 settings.register_profile("untimed", deadline=None)  # how long a test takes says more about the machine
 settings.load_profile("untimed")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @st.composite
