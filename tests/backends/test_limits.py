@@ -91,6 +91,38 @@ except RuntimeError:
     assert 100 <= int(ran.stdout) <= 240, ran.stderr
 
 
+@linux
+@pytest.mark.parametrize(
+    ("share", "kilobytes", "given_back"), [(0.5, 3000, False), (0.7, 600, False), (0.7, 3000, True), (0.9, 600, True)]
+)
+def test_the_fuller_a_process_the_smaller_the_holes_that_stay(share: float, kilobytes: int, given_back: bool) -> None:
+    """Every second of 100 blocks is freed: its memory goes back to the system, or the heap keeps a hole for it."""
+    program = """
+import sys, torch
+from baechi.backends.heap import map_large_blocks
+
+def written() -> int:
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData"))
+
+share, size = float(sys.argv[1]), int(sys.argv[2]) * 1000
+assert map_large_blocks(share) == (share > 0.6)
+blocks = [torch.ones(size // 4) for _ in range(100)]
+before = written()
+del blocks[::2]
+print((before - written()) * 1024 / (50 * size))
+"""
+    tuned = {"MALLOC_MMAP_THRESHOLD_": "33554432", "OMP_NUM_THREADS": "1"} if share <= 0.6 else {"OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(share), str(kilobytes)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **tuned},
+        timeout=120,
+        check=False,
+    )
+    assert float(ran.stdout) == pytest.approx(1.0 if given_back else 0.0, abs=0.1), ran.stderr
+
+
 def test_the_limit_itself_leaves_the_random_numbers_alone(tmp_path: Path) -> None:
     program = """
 import torch

@@ -24,10 +24,6 @@ __all__ = ["Training", "begin"]
 _STEPS = "steps"
 
 
-_PLENTY = 1.6
-"""Above so many times the predicted peak, and the allowance, holes in the heap do no harm."""
-
-
 def begin(part: Part, build: nn.Module | Callable[[], nn.Module], world: World, *, capped: bool = True) -> "Training":
     """Join the other workers and make the weights that are here, and no others.
 
@@ -49,8 +45,8 @@ def begin(part: Part, build: nn.Module | Callable[[], nn.Module], world: World, 
 def _begin(part: Part, build: nn.Module | Callable[[], nn.Module], world: World, capped: bool) -> "Training":
     groups = connect(part, world)
     settle(part)
-    if capped and part.cap_bytes < _PLENTY * part.predicted_bytes + ALLOWANCE_BYTES:
-        map_large_blocks()  # before anything is large, for a hole that is there stays there
+    if capped:  # before anything is large, for a hole that is there stays there
+        map_large_blocks(part.predicted_bytes / max(1, part.cap_bytes - ALLOWANCE_BYTES))
     recording = record((lambda: build) if isinstance(build, nn.Module) else build)
     keys = tuple(recording.module.state_dict())
     if capped and part.place.type == "cpu":
