@@ -50,8 +50,7 @@ def execute(args: argparse.Namespace) -> int:
     from baechi.profile.profiled import profile_dict
     from baechi.report.profile_text import profile_text
 
-    args.writes_table = not args.keep_table
-    for file in (args.output, args.table if args.writes_table else None):
+    for file in (args.output, None if args.keep_table else args.table):
         check_folder(file)  # before the steps, not after them
     plan, load = _saved(args) if saved else _placed(args)
     ran = carrier_of(plan.target.get("framework")).profile(plan, load, args)
@@ -61,7 +60,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.output:
         write_atomic(args.output, json.dumps(profile_dict(step.plan, found)) + "\n")
         say(f"wrote {args.output}")
-    if args.writes_table:
+    if not args.keep_table:
         _update_table(args.table, found)
     if args.json:
         emit_json(profile_dict(step.plan, found))
@@ -73,7 +72,7 @@ def execute(args: argparse.Namespace) -> int:
 def _saved(args: argparse.Namespace) -> "tuple[Plan, Callable[[], PlannedStep]]":
     from baechi.report.files import read_step
 
-    return read_step(args.target).plan, lambda: planned(args.target, args.table, new_table=args.writes_table)
+    return read_step(args.target).plan, lambda: planned(args.target, args.table, new_table=not args.keep_table)
 
 
 def _placed(args: argparse.Namespace) -> "tuple[Plan, Callable[[], PlannedStep]]":

@@ -23,8 +23,9 @@ class StepNotes:
 
     Attributes:
         begin, end: of the step.
-        ops: three for each op of `Notes.ops`: when it began and ended, and when the device was done with it:
-            what it made was under way to other devices, and what it needed was gone.
+        ops: four for each op of `Notes.ops`: when it began and ended, when the device was done with it, for
+            what it made was under way to other devices and what it needed was gone; and for how many
+            seconds before it the device made ready to receive.
         sent: by tensor and destination, when it began to be sent.
         came: by tensor and source, when it was seen to have arrived.
     """
@@ -64,16 +65,12 @@ def timelines(graph: Graph, plan: Plan, notes: Mapping[str, Notes]) -> tuple[Tim
         plan: that was run.
         notes: by device.
     """
-    count = min((len(each.steps) for each in notes.values()), default=0)
-    return tuple(_timeline(graph, plan, notes, k) for k in range(count))
+    return tuple(_timeline(graph, plan, notes, k) for k in _steps(notes))
 
 
 def _timeline(graph: Graph, plan: Plan, notes: Mapping[str, Notes], k: int) -> Timeline:
     zero = _zero(notes, k)
-    spans: list[OpSpan] = []
-    for device, each in notes.items():
-        times = [at - zero[device] for at in each.steps[k].ops]
-        spans += [OpSpan(op, device, times[3 * i], times[3 * i + 1]) for i, op in enumerate(each.ops)]
+    spans = _spans(notes, k)
     seen = {span.op for span in spans}
     before = [OpSpan(op.name, plan.device[op.name], 0.0, 0.0) for op in graph.ops if op.name not in seen]
     transfers = []
@@ -93,19 +90,25 @@ def _timeline(graph: Graph, plan: Plan, notes: Mapping[str, Notes], k: int) -> T
 def busy_steps(notes: Mapping[str, Notes]) -> tuple[Timeline, ...]:
     """Each traced step with the ops alone, each for as long as its device had to do with it.
 
-    Sending takes a device's time: what an op costs is more than what it computes.
+    Sending and receiving take a device's time: what an op costs is more than what it computes.
     """
-    count = min((len(each.steps) for each in notes.values()), default=0)
-    return tuple(_busy(notes, k) for k in range(count))
+    return tuple(Timeline(tuple(_spans(notes, k, busy=True))) for k in _steps(notes))
 
 
-def _busy(notes: Mapping[str, Notes], k: int) -> Timeline:
+def _steps(notes: Mapping[str, Notes]) -> range:
+    return range(min((len(each.steps) for each in notes.values()), default=0))
+
+
+def _spans(notes: Mapping[str, Notes], k: int, *, busy: bool = False) -> list[OpSpan]:
+    """The ops of a step: while each ran, or for as long as its device had to do with it, waits left out."""
     zero = _zero(notes, k)
-    spans = []
+    spans: list[OpSpan] = []
     for device, each in notes.items():
-        times = [at - zero[device] for at in each.steps[k].ops]
-        spans += [OpSpan(op, device, times[3 * i], times[3 * i + 2]) for i, op in enumerate(each.ops)]
-    return Timeline(tuple(spans))
+        stamps = iter(each.steps[k].ops)
+        for op, (enter, leave, done, posting) in zip(each.ops, zip(*[stamps] * 4, strict=True), strict=True):
+            start, end = (enter - posting, done) if busy else (enter, leave)
+            spans.append(OpSpan(op, device, start - zero[device], end - zero[device]))
+    return spans
 
 
 def _zero(notes: Mapping[str, Notes], k: int) -> dict[str, float]:
@@ -167,15 +170,15 @@ def own_seconds(step: Timeline, cluster: Cluster) -> list[float]:
         here = [i for i, span in enumerate(step.ops) if own[i] > 0 and cluster.device[span.device].host == host]
         if not here:
             continue
-        starts, ends = np.array([[step.ops[i].start, step.ops[i].end] for i in here]).T
+        moments = [step.ops[i].start for i in here] + [step.ops[i].end for i in here]
+        times, at = np.unique(moments, return_inverse=True)
+        start, end = np.split(at, 2)
         threads = np.array([cluster.device[step.ops[i].device].threads for i in here])
-        times = np.unique(np.concatenate([starts, ends]))
         change = np.zeros(len(times))
-        np.add.at(change, np.searchsorted(times, starts), threads)
-        np.subtract.at(change, np.searchsorted(times, ends), threads)
+        np.add.at(change, start, threads)
+        np.subtract.at(change, end, threads)
         share = np.minimum(1.0, cores / np.maximum(np.cumsum(change), 1))[:-1]
         done = np.concatenate([[0.0], np.cumsum(share * np.diff(times))])
-        alone = done[np.searchsorted(times, ends)] - done[np.searchsorted(times, starts)]
-        for i, seconds in zip(here, alone.tolist(), strict=True):
+        for i, seconds in zip(here, (done[end] - done[start]).tolist(), strict=True):
             own[i] = seconds
     return own

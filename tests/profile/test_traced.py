@@ -30,11 +30,11 @@ PLAN = plan_in_program_order(GRAPH, {"w": "cpu:0", "a": "cpu:0", "b": "cpu:1", "
 def notes(*, apart: bool = False) -> dict[str, Notes]:
     """A step of six seconds; the second process begins one second later, on another machine at another time of day."""
     day = 1000.0 if apart else 0.0
-    first = StepNotes(10.0, 13.5, (11.0, 13.0, 13.2), {("a", "cpu:1"): 13.0}, {})
+    first = StepNotes(10.0, 13.5, (11.0, 13.0, 13.2, 0.0), {("a", "cpu:1"): 13.0}, {})
     other = StepNotes(
         11.0 + day,
         16.0 + day,
-        tuple(t + day for t in (14.0, 15.0, 15.0, 15.0, 16.0, 16.0)),
+        (14.0 + day, 15.0 + day, 15.0 + day, 0.4, 15.0 + day, 16.0 + day, 16.0 + day, 0.0),
         {},
         {("a", "cpu:0"): 13.5 + day},
     )
@@ -67,9 +67,9 @@ def test_times_of_a_key_keep_their_sum() -> None:
     assert op_times(GRAPH, PLAN.cluster, [step]) == {"unit": pytest.approx({"mm": 1.5, "mm(c)": 1.0})}
 
 
-def test_a_device_is_busy_with_what_it_sends() -> None:
+def test_a_device_is_busy_with_what_it_sends_and_makes_ready_to_receive() -> None:
     (step,) = busy_steps(notes())
-    assert op_times(GRAPH, PLAN.cluster, [step])["unit"] == pytest.approx({"mm": (2.2 + 1) / 2, "mm(c)": 1.0})
+    assert op_times(GRAPH, PLAN.cluster, [step])["unit"] == pytest.approx({"mm": (2.2 + 1.4) / 2, "mm(c)": 1.0})
 
 
 def test_of_the_steps_the_middle_half_counts() -> None:

@@ -49,11 +49,11 @@ class Wires:
         self._sent: dict[int, float] = {}
         self._came: dict[int, float] = {}
         self._is_noting = False
-        self._looked = 0.0
+        self._looked = self._posting = 0.0
 
     def note(self) -> None:
         """From now on, until `noted`, note when transfers begin and when they have arrived."""
-        self._sent, self._came, self._is_noting = {}, {}, True
+        self._sent, self._came, self._is_noting, self._posting = {}, {}, True, 0.0
 
     def look(self, now: float) -> None:
         """Note which of the transfers on their way here have arrived by now, at most once a millisecond."""
@@ -72,10 +72,17 @@ class Wires:
     def post(self, i: int) -> None:
         """Begin to receive a transfer: from now on its memory is taken."""
         wire = self._wires[i]
+        began = time.perf_counter()
         block = torch.empty(wire.layout.numel, dtype=wire.layout.dtype, device="cpu" if self._staged else self._place)
         with _link_to(wire.peer):
             work = dist.irecv(block, wire.peer, group=self._groups.get((wire.peer, self._rank)), tag=i)
         self._coming[i] = work, block
+        self._posting += time.perf_counter() - began
+
+    def posting(self) -> float:
+        """Seconds that `post` took since this was last asked."""
+        seconds, self._posting = self._posting, 0.0
+        return seconds
 
     def take(self, i: int) -> Tensor:
         """Wait for a transfer and return its tensor."""

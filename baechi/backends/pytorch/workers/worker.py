@@ -26,8 +26,8 @@ class Stamps:
 
     Attributes:
         begin, end: of the step.
-        ops: three for each op that is carried out, in their order: when it began and ended, and when what it
-            made was under way and what it needed was gone.
+        ops: four for each op that is carried out, in their order: when it began and ended, when what it
+            made was under way and what it needed was gone, and how many seconds before it made ready to receive.
         sent: when each transfer from here began, by number.
         came: when each transfer to here was seen to have arrived, by number.
         loss: as of `Worker.step`.
@@ -189,7 +189,7 @@ class Worker:
         names = {key: getattr(value, "_op", value) for key, value in part.names.items()}
         names |= {"POST": wires.post, "TAKE": wires.take, "SEND": wires.send, "DRAIN": wires.drain}
         names |= {"AWAIT_TURN": turns.take, "PASS_TURN": turns.give, "UPDATES": updates}
-        names |= {"ENTER": self._stamp, "LEAVE": self._leave, "NEXT": self._stamp}
+        names |= {"ENTER": self._stamp, "LEAVE": self._leave, "NEXT": self._next}
         self._names, self._traced = names, None
         self._run = self._function(part.text, part.filename)
 
@@ -200,6 +200,9 @@ class Worker:
 
     def _stamp(self) -> None:
         self._times.append(time.perf_counter())
+
+    def _next(self) -> None:
+        self._times += (time.perf_counter(), self._wires.posting())
 
     def _leave(self) -> None:
         now = time.perf_counter()
