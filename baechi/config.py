@@ -20,7 +20,7 @@ from baechi.ir.records import DEVICE_FIELDS, cluster_from_entry, device_from_ent
 from baechi.presets import Preset, find_preset, presets
 from baechi.units import parse_bytes
 
-__all__ = ["LOCAL", "local_cluster", "parse_cluster", "presets", "read_device", "resize"]
+__all__ = ["LOCAL", "cores", "local_cluster", "parse_cluster", "presets", "read_device", "resize"]
 
 LOCAL: Mapping[str, float] = {
     "flops_per_second": 50e9,
@@ -196,7 +196,7 @@ def _assemble(kinds: Sequence[_Kind], names: Sequence[str] = ()) -> Cluster:
         devices.append(replace(kind.device, name=name, host=host))
     link, links = _join(devices, [kind.link for kind in kinds])
     shared = any(d.type.partition("-")[0] == "cpu" and d.host == "host0" for d in devices)
-    return Cluster(tuple(devices), link, links, cores={"host0": _cores()} if shared else {})
+    return Cluster(tuple(devices), link, links, cores={"host0": cores()} if shared else {})
 
 
 def _join(devices: Sequence[Device], own: Sequence[Link]) -> tuple[Link, dict[tuple[str, str], Link]]:
@@ -215,7 +215,8 @@ def _slower(links: Iterable[Link]) -> Link:
     return Link(max(k.latency_seconds for k in pair), min(k.bytes_per_second for k in pair))
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Of this machine, as far as this process may use them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

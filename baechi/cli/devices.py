@@ -1,7 +1,6 @@
 """List the devices that have a name, and what this machine is; or measure it and write a cluster file."""
 
 import argparse
-import os
 import platform
 from dataclasses import asdict
 from datetime import date
@@ -13,6 +12,7 @@ from baechi.cli.subject import local_rates, restart_tuned
 from baechi.errors import BaechiError
 
 if TYPE_CHECKING:
+    from baechi.ir.cluster import Cluster
     from baechi.profile.machine import Machine
 
 __all__ = ["configure", "execute"]
@@ -22,7 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--measure", action="store_true", help="measure this machine's processor again")
     parser.add_argument("-o", "--output", metavar="FILE", help="fit rates to measurements and write a cluster, in TOML")
-    parser.add_argument("--devices", type=positive, metavar="K", help="of the cluster (default: one for each core)")
+    parser.add_argument(
+        "--devices", type=positive, metavar="K", help="of the processor (default: the GPUs, or one for each core)"
+    )
     parser.add_argument(
         "--memory", metavar="SIZE", help="of each: 8GiB or 30%%; without, an equal share of what is free"
     )
@@ -47,28 +49,34 @@ def execute(args: argparse.Namespace) -> int:
 
 def _write_cluster(args: argparse.Namespace) -> int:
     restart_tuned(args)
-    from baechi.config import local_cluster
     from baechi.files import write_atomic
     from baechi.profile.calibrate import calibrate
     from baechi.report.cluster_text import cluster_toml
     from baechi.report.machine_text import fits_text
 
-    count = args.devices or len(os.sched_getaffinity(0))
-    local_cluster(count, args.memory)  # what is wrong with the arguments is said before anything takes time
-    with progress("measuring this machine's processor"):
-        found = calibrate()
-    cluster = local_cluster(count, args.memory, found.rates)
-    fits = {"compute": found.compute, "memory": found.memory} | ({} if found.link is None else {"link": found.link})
+    cluster = _here(args.devices, args.memory)
+    with progress(f"measuring {', '.join(d.name for d in cluster.devices)}"):
+        fits = calibrate(cluster)
+    cluster = fits.applied(cluster)
     head = f"{platform.node()}, {date.today().isoformat()}, by baechi devices -o"
     write_atomic(args.output, cluster_toml(cluster, fits, head))
     say(f"wrote {args.output}: use it as --cluster {args.output}")
     if args.json:
-        emit_json(
-            {"schema": "baechi/fit/1", "cluster": cluster.to_dict(), "fits": {k: asdict(f) for k, f in fits.items()}}
-        )
+        emit_json({"schema": "baechi/fit/2", "cluster": cluster.to_dict(), "fits": fits.to_dict()})
     else:
         emit(fits_text(fits))
     return 0
+
+
+def _here(count: int | None, memory: str | None) -> "Cluster":
+    """The GPUs of this machine, unless so many devices of its processor are asked for."""
+    from baechi.config import cores, local_cluster, resize
+    from baechi.profile.devices import cuda_cluster
+
+    gpus = cuda_cluster() if count is None else None
+    if gpus is not None:
+        return resize(gpus, memory=memory)
+    return local_cluster(count or cores(), memory)
 
 
 def _to_dict(machine: "Machine") -> dict[str, Any]:

@@ -109,7 +109,7 @@ def load_subject(args: argparse.Namespace) -> Subject:
 
 
 def _cluster(args: argparse.Namespace, target: "Target") -> "Cluster":
-    from baechi.config import local_cluster, parse_cluster, resize
+    from baechi.config import cores, local_cluster, parse_cluster, resize
 
     own = target.defaults.cluster
     if args.cluster:
@@ -125,7 +125,7 @@ def _cluster(args: argparse.Namespace, target: "Target") -> "Cluster":
         cluster = replace(gpus, contention=args.contention) if args.contention else gpus
         say(f"note: no --cluster, so the {len(gpus)} GPUs of this machine")
     else:
-        count = args.devices or min(_MOST_DEFAULT_DEVICES, len(os.sched_getaffinity(0)))
+        count = args.devices or min(_MOST_DEFAULT_DEVICES, cores())
         cluster = local_cluster(count, args.memory, _rates(target.job) if target.job is not None else None)
         cluster = replace(cluster, contention=args.contention) if args.contention else cluster
         say(f"note: no --cluster, so {count} virtual devices on this machine's processor")
@@ -156,12 +156,13 @@ def _table(args: argparse.Namespace, target: "Target", cluster: "Cluster") -> "C
 
     if args.measure and target.job is None:
         raise BaechiError("B603", f"'{target.name}' is a file of costs: there is nothing to measure")
-    table = read_table(args.table, missing_ok=args.measure or getattr(args, "writes_table", False))
+    table = read_table(args.table, missing_ok=args.measure or not getattr(args, "keep_table", True))
     if args.measure:
+        from baechi.config import cores
         from baechi.profile.beside import neighbours_of
 
         with progress(f"measuring the ops of {target.name}"):
-            beside = neighbours_of(len(cluster), len(os.sched_getaffinity(0)))
+            beside = neighbours_of(len(cluster), cores())
             table = table.updated("cpu", target.code.measure_ops(target.program, beside=beside))
         say(f"wrote {write_table(table, args.table)}")
     kinds = {d.type: d for d in cluster.devices}

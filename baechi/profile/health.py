@@ -1,7 +1,6 @@
 """Whether what baechi needs is here and works."""
 
 import importlib.metadata
-import os
 import sys
 import tempfile
 import time
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from baechi.config import cores
 from baechi.profile.machine import cache_directory, tuned_environment
 
 if TYPE_CHECKING:
@@ -128,10 +128,8 @@ def _machine() -> Finding:
     import psutil
 
     memory = psutil.virtual_memory()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Finding(
-        "machine", True, f"{cores} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
-    )
+    free = f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
+    return Finding("machine", True, f"{cores()} cores, {free}")
 
 
 def _cuda() -> Finding:

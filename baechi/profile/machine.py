@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from baechi.config import cores
 from baechi.ir.cluster import Device, Link
 
 __all__ = ["Machine", "cache_directory", "cached", "least_seconds", "measure_cpu", "tuned_environment"]
@@ -109,7 +110,7 @@ def measure_cpu(*, refresh: bool = False) -> Machine:
     Args:
         refresh: measure even when there is a measurement.
     """
-    identity = [_VERSION, platform.node(), platform.machine(), len(os.sched_getaffinity(0))]
+    identity = [_VERSION, platform.node(), platform.machine(), cores()]
     return cached("cpu.json", identity, _apart, refresh=refresh)
 
 
@@ -194,7 +195,7 @@ def _measure() -> Machine:
         handoff_seconds=handoff,
         wire_bytes_per_second=wire[1],
         wire_seconds=wire[0],
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores(),
     )
 
 

@@ -4,43 +4,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from baechi.cost.fit import Fit
+from baechi.cost.fits import ClusterFits, DeviceFits
 from baechi.ir.cluster import Cluster
 
 __all__ = ["cluster_toml"]
 
 
-def cluster_toml(cluster: Cluster, fits: Mapping[str, Fit], head: str = "") -> str:
+def cluster_toml(cluster: Cluster, fits: ClusterFits, head: str = "") -> str:
     """The file that `parse_cluster` reads back as the same cluster.
 
     Args:
         cluster: to write.
-        fits: ``compute``, ``memory`` and ``link``, whose errors stand beside their rates.
+        fits: whose errors stand beside their rates.
         head: a comment for the first line.
 
     Example:
         >>> from baechi.config import parse_cluster
-        >>> print(cluster_toml(parse_cluster("1x1GiB"), {}).splitlines()[0])
+        >>> print(cluster_toml(parse_cluster("1x1GiB"), ClusterFits({})).splitlines()[0])
         contention = "duplex"
     """
-    notes = {
-        "flops_per_second": _rate_note(fits.get("compute")),
-        "bytes_per_second": _rate_note(fits.get("memory")),
-        "launch_seconds": _least_note(fits.get("memory")),
-    }
-    link_notes = {
-        "latency_seconds": _least_note(fits.get("link")),
-        "bytes_per_second": _rate_note(fits.get("link")),
-    }
     data = cluster.to_dict()
     lines = [f"# {head}"] if head else []
     lines.append(f"contention = {_value(data['contention'])}")
-    lines += ["", "[link]", *_entries(data["link"], link_notes)]
+    lines += ["", "[link]", *_entries(data["link"], _link_notes(fits.link))]
     if "cores" in data:
         lines += ["", "[cores]", *_entries(data["cores"], {})]
     for device in data["device"]:
-        lines += ["", "[[device]]", *_entries(device, notes)]
+        lines += ["", "[[device]]", *_entries(device, _device_notes(fits.devices.get(device["name"])))]
     for link in data.get("links", ()):
-        lines += ["", "[[links]]", *_entries(link, {})]
+        lines += ["", "[[links]]", *_entries(link, _link_notes(fits.links.get((link["source"], link["destination"]))))]
     return "\n".join(lines) + "\n"
 
 
@@ -58,9 +50,30 @@ def _value(value: Any) -> str:
     return repr(value)
 
 
-def _rate_note(fit: Fit | None) -> str:
-    return "" if fit is None else f"  # +- {fit.rate_error:.1%}; points are {fit.residual:.1%} off the line"
+def _device_notes(fits: DeviceFits | None) -> dict[str, str]:
+    if fits is None:
+        return {}
+    several = len(fits.compute) > 1
+    rates = [_error(fit) + f" in {kind}" * several for kind, fit in fits.compute.items()]
+    notes = {
+        "flops_per_second": f"  # {'; '.join(rates)}",
+        "bytes_per_second": _rate_note(fits.memory),
+        "launch_seconds": _least_note(fits.memory),
+    }
+    return notes if fits.host is None else notes | {"host_bytes_per_second": _rate_note(fits.host)}
 
 
-def _least_note(fit: Fit | None) -> str:
-    return "" if fit is None else f"  # +- {fit.least_error:.2g}"
+def _link_notes(fit: Fit | None) -> dict[str, str]:
+    return {} if fit is None else {"latency_seconds": _least_note(fit), "bytes_per_second": _rate_note(fit)}
+
+
+def _rate_note(fit: Fit) -> str:
+    return f"  # {_error(fit)}"
+
+
+def _error(fit: Fit) -> str:
+    return f"+- {fit.rate_error:.1%}; points are {fit.residual:.1%} off the line"
+
+
+def _least_note(fit: Fit) -> str:
+    return f"  # +- {fit.least_error:.2g}"

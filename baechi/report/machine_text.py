@@ -1,8 +1,9 @@
 """Devices and this machine's state as a person reads them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from baechi.cost.fit import Fit
+from baechi.cost.fits import ClusterFits
 from baechi.presets import Preset
 from baechi.profile.health import Finding
 from baechi.profile.machine import Machine
@@ -35,18 +36,27 @@ def devices_text(presets: Sequence[Preset], machine: Machine) -> str:
     )
 
 
-def fits_text(fits: Mapping[str, Fit]) -> str:
-    """What was fitted, with its standard errors and how far the points are off.
+def fits_text(fits: ClusterFits) -> str:
+    """What was fitted, with its standard errors and how far the points are off; devices of the same rates share rows."""
+    rows: list[tuple[str, ...]] = [("", "fit", "rate", "+-", "least", "+-", "points off")]
+    alike: dict[int, list[str]] = {}
+    for name, found in fits.devices.items():
+        alike.setdefault(id(found), []).append(name)
+    for names in alike.values():
+        label = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+        for what, fit in fits.devices[names[0]].named().items():
+            unit = "FLOP/s" if what in fits.devices[names[0]].compute else "B/s"
+            rows.append((label, what, *_fit_cells(fit, unit)))
+            label = ""
+    if fits.link is not None:
+        rows.append(("each pair", "link", *_fit_cells(fits.link, "B/s")))
+    rows += [(f"{s} to {d}", "link", *_fit_cells(fit, "B/s")) for (s, d), fit in fits.links.items()]
+    return "\n".join(table(rows, "<<>>>>>")) + "\n"
 
-    Args:
-        fits: ``compute``, ``memory`` and ``link``.
-    """
-    rows = [("fit", "rate", "+-", "least", "+-", "points off")]
-    for name, fit in fits.items():
-        rate = format_count(fit.rate) + ("FLOP/s" if name == "compute" else "B/s")
-        least = format_seconds(fit.least_seconds), format_seconds(fit.least_error)
-        rows.append((name, rate, f"{fit.rate_error:.1%}", *least, f"{fit.residual:.1%}"))
-    return "\n".join(table(rows, "<>>>>>")) + "\n"
+
+def _fit_cells(fit: Fit, unit: str) -> tuple[str, ...]:
+    least = format_seconds(fit.least_seconds), format_seconds(fit.least_error)
+    return (format_count(fit.rate) + unit, f"{fit.rate_error:.1%}", *least, f"{fit.residual:.1%}")
 
 
 def _per_second(rate: float) -> str:

@@ -1,12 +1,12 @@
 """Measure what this machine's processor does under TensorFlow, once, and find its GPUs."""
 
-import os
 import platform
 from typing import Any
 
 import tensorflow as tf
 
 from baechi.backends.tf.devices import ensure_devices
+from baechi.config import cores
 from baechi.ir.cluster import Cluster, Device, Link
 from baechi.presets import presets
 from baechi.profile.machine import Machine, cached, least_seconds
@@ -28,7 +28,7 @@ def measure_cpu(*, refresh: bool = False) -> Machine:
     Args:
         refresh: measure even when there is a measurement.
     """
-    identity = [_VERSION, tf.__version__, platform.node(), platform.machine(), len(os.sched_getaffinity(0))]
+    identity = [_VERSION, tf.__version__, platform.node(), platform.machine(), cores()]
     return cached("cpu-tensorflow.json", identity, _measure, refresh=refresh)
 
 
@@ -52,7 +52,7 @@ def _measure() -> Machine:
         handoff_seconds=hop / 2,
         wire_bytes_per_second=moved / 4,
         wire_seconds=4e-4,
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores(),
     )
 
 
