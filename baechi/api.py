@@ -212,7 +212,7 @@ def resolve(graph: Graph, cluster: Cluster, table: CostTable | None = None) -> C
     """
     session = sys.modules.get("baechi.replicas.cluster.session")
     found = _in_bytes(graph, cluster, table)
-    if session is None or session.present().hub is None:
+    if session is None:
         return found
     from baechi.replicas.cluster.host_memory import beside_hub
 

@@ -58,8 +58,13 @@ def execute(args: argparse.Namespace) -> int:
     target = load_target(args.target, batch=args.batch, options=pairs(args.set, "--set")) if args.target else None
     curvature, step_size = args.curvature, args.step_size
     if target is not None:
-        curvature = curvature or _curvature(target, args)
-        law = law or _measured(target, args)
+        examples = args.examples
+        if examples is None and not (curvature and law):
+            from baechi.replicas.curvature import few_examples
+
+            examples = few_examples(target)
+        curvature = curvature or _curvature(target, args, examples)
+        law = law or _measured(target, args.seconds / 4, examples)
         step_size = step_size or _own_step(target)
     assert law is not None  # a target has one
     with progress("looking for roots"):
@@ -71,10 +76,9 @@ def execute(args: argparse.Namespace) -> int:
     return 0 if advice.asked is None or advice.asked.is_stable else 1
 
 
-def _curvature(target: "Target", args: argparse.Namespace) -> float:
-    from baechi.replicas.curvature import few_examples, target_sharpness
+def _curvature(target: "Target", args: argparse.Namespace, examples: int | None) -> float:
+    from baechi.replicas.curvature import target_sharpness
 
-    examples = args.examples or few_examples(target)
     if examples is not None:
         say(f"note: the Hessian is that of the loss of {examples} example{'s' * (examples > 1)} of the batch")
     with progress(f"multiplying by the Hessian of {target.name}"):
@@ -92,13 +96,12 @@ def _curvature(target: "Target", args: argparse.Namespace) -> float:
     return found.curvature
 
 
-def _measured(target: "Target", args: argparse.Namespace) -> "Delay":
-    from baechi.replicas.curvature import few_examples, gradient_seconds
+def _measured(target: "Target", most_seconds: float, examples: int | None) -> "Delay":
+    from baechi.replicas.curvature import gradient_seconds
     from baechi.replicas.delays import Histogram
 
-    examples = args.examples or few_examples(target)
     with progress(f"timing {target.name}"):
-        seconds = gradient_seconds(target, count=_TIMED, examples=examples, seconds=args.seconds / 4)
+        seconds = gradient_seconds(target, count=_TIMED, examples=examples, seconds=most_seconds)
     what = f"{len(seconds)} gradient{'s' * (len(seconds) > 1)}" + (
         "" if examples is None else " of these, stretched to the whole batch,"
     )

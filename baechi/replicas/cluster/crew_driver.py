@@ -13,16 +13,13 @@ from baechi.replicas.cluster.crew_actors import INBOX, PeerActor
 from baechi.replicas.cluster.crew_session import CrewSession
 from baechi.replicas.cluster.embedded import cluster
 from baechi.replicas.cluster.roll import Roll
+from baechi.replicas.cluster.waiting import POLL_SECONDS, answers, await_started, cores_each, explained
 from baechi.replicas.ravnest.layout import Layout
 from baechi.replicas.ravnest.rings import Floats
 
 __all__ = ["CrewDriver", "CrewOutcome", "PeerStatuses"]
 
-_POLL_SECONDS = 0.5
-_PATIENCE_SECONDS = 5.0
-_START_PATIENCE_SECONDS = 300.0
 _CALLS_AT_ONCE = 8
-_SOME_CORE = 0.001  # on one's own machine peers share the cores, however many they are
 
 PeerStatuses = Mapping[int, Mapping[str, Any]]
 """By peer, what `Station.status` gives."""
@@ -94,10 +91,7 @@ class CrewDriver:
     def statuses(self) -> PeerStatuses:
         """How all are now; the last that is known of one that does not answer."""
         asked = {peer.status.remote(): i for i, peer in enumerate(self._peers)}
-        ready, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=_PATIENCE_SECONDS)
-        for ref in ready:
-            with suppress(self._ray.exceptions.RayError):
-                self._statuses[asked[ref]] = self._ray.get(ref)
+        self._statuses |= answers(self._ray, asked)
         return dict(self._statuses)
 
     def wait(self, show: Callable[[PeerStatuses], None] = lambda statuses: None) -> CrewOutcome:
@@ -124,7 +118,7 @@ class CrewDriver:
 
     def poll(self) -> None:
         """Look once whether a peer has ended or died."""
-        ready, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=_POLL_SECONDS)
+        ready, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=POLL_SECONDS)
         for task in ready:
             peer = self._tasks.pop(task)
             try:
@@ -151,7 +145,7 @@ class CrewDriver:
 
     def _start(self) -> None:
         ray, nodes = self._ray, self._session.nodes
-        cores = 1.0 if self._address else _SOME_CORE
+        cores = cores_each(self._address)
         self._roll = ray.remote(num_cpus=0, max_concurrency=16 * len(nodes) + 8)(Roll).remote()
         groups = {INBOX: 1}
         made = ray.remote(num_cpus=cores, max_concurrency=_CALLS_AT_ONCE, concurrency_groups=groups)(PeerActor)
@@ -160,15 +154,8 @@ class CrewDriver:
             own = {node.name: 0.001} if node.name in there else {}
             self._peers.append(made.options(resources=own).remote(replace(self._session, peer=i)))
         met = [peer.meet.remote(self._peers) for peer in self._peers]
-        ready, late = ray.wait(met, num_returns=len(met), timeout=_START_PATIENCE_SECONDS)
-        if late:
-            what = f"{len(late)} of {len(met)} peers did not start in {_START_PATIENCE_SECONDS:.0f} s"
-            raise BaechiError("B806", what, help="has the cluster a free core for each?")
-        try:
-            ray.get(ready)
-        except ray.exceptions.RayError as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BaechiError("B806", f"a peer did not start: {first}", help="see the logs in /tmp/ray") from error
+        with explained(ray, "a peer"):
+            await_started(ray, met, "peers")
         self._tasks = {peer.train.remote(self._body, self._roll): i for i, peer in enumerate(self._peers)}
 
     def _model(self, peers: tuple[int, ...]) -> dict[str, Floats]:

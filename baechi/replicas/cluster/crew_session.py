@@ -13,7 +13,7 @@ from baechi.backends.pytorch.materialize import record
 from baechi.errors import BaechiError
 from baechi.frontends.pytorch import TorchProgram, build_meta, capture
 from baechi.replicas.cluster.body import Ended
-from baechi.replicas.cluster.crew_checkpoint import load_stage, newest, save_stage
+from baechi.replicas.cluster.crew_checkpoint import load_stage, save_stage, stage_checkpoints
 from baechi.replicas.cluster.station import Rules, Station
 from baechi.replicas.ravnest.flow import check_flow
 from baechi.replicas.ravnest.layout import Layout, lay_out
@@ -173,8 +173,9 @@ class Post:
         values = record(build).values(cut.names(seat.stage))
         worker = Worker(seat.stage, self.stages, cut.stage(seat.stage, values), layout.under_way[seat.cluster])
         self._worker, self._values = worker, values
-        if session.checkpoint and session.resume and (folder := newest(session.checkpoint, layout)) is not None:
-            self._again, self._turn = load_stage(folder, layout, seat, worker.stage, values)
+        self._kept = stage_checkpoints(session.checkpoint, layout, seat)
+        if session.checkpoint and session.resume and (folder := self._kept.newest()) is not None:
+            self._again, self._turn = load_stage(self._kept, folder, layout, worker.stage, values)
         rings, before = layout.rings(program, targets), {"done": self._again, "turn": self._turn}
         self._station.take_seat(layout, seat, worker, rings, values, **before)
 
@@ -239,8 +240,7 @@ class Post:
 
     def _save(self) -> None:
         assert self._worker is not None  # who trains has a stage
-        directory, stage = self._session.checkpoint, self._worker.stage
-        save_stage(directory, self._layout, self._seat, self.done, self._turn, stage, self._values)
+        save_stage(self._kept, self._layout, self.done, self._turn, self._worker.stage, self._values)
         self._saved = self.done
 
     def _batch(self, inputs: Any, target: Any) -> Batch:

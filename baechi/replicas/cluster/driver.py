@@ -3,8 +3,8 @@
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -16,15 +16,19 @@ from baechi.replicas.cluster.body import Body, Ended
 from baechi.replicas.cluster.embedded import cluster
 from baechi.replicas.cluster.run import Ages, Outcome, RunOptions, Statuses
 from baechi.replicas.cluster.session import Session
+from baechi.replicas.cluster.waiting import (
+    POLL_SECONDS,
+    STATUS_PATIENCE_SECONDS,
+    answers,
+    await_started,
+    cores_each,
+    explained,
+)
 from baechi.replicas.peer import Arrays
 
 __all__ = ["Driver", "default_threads"]
 
-_POLL_SECONDS = 0.5
-_STATUS_PATIENCE_SECONDS = 5.0
-_START_PATIENCE_SECONDS = 300.0
 _CALLS_AT_ONCE = 16
-_SOME_CORE = 0.001  # on one's own machine replicas share the cores, however many they are
 
 
 @dataclass
@@ -62,7 +66,7 @@ class Driver:
         self._open = cluster(self._options.address)
         self._ray = self._open.__enter__()
         try:
-            with self._explained():
+            with explained(self._ray, "a replica"):
                 taken = self._members()
                 joining = bool(taken)
                 free = (i for i in itertools.count() if i not in taken)
@@ -86,7 +90,7 @@ class Driver:
     def add(self) -> int:
         """Start one replica more; it begins with the model of one that runs. Returns its number."""
         index = max(self._members(), default=-1) + 1
-        with self._explained():
+        with explained(self._ray, "a replica"):
             self._replicas[index] = self._spawn(index, 0, True)
             self._introduce(index)
             self._send_off(index, True)
@@ -95,10 +99,7 @@ class Driver:
     def statuses(self) -> Statuses:
         """How all are now; the last that is known of one that does not answer."""
         asked = {replica.hub.status.remote(): index for index, replica in self._replicas.items()}
-        ready, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=_STATUS_PATIENCE_SECONDS)
-        for ref in ready:
-            with suppress(self._ray.exceptions.RayError):
-                self._statuses[asked[ref]] = self._ray.get(ref)
+        self._statuses |= answers(self._ray, asked)
         return dict(self._statuses)
 
     def wait(self, show: Callable[[Statuses], None] = lambda statuses: None) -> Outcome:
@@ -128,9 +129,9 @@ class Driver:
         """Look once whether a replica has ended or died, and bring back what died."""
         tasks = [task for replica in self._replicas.values() for task in replica.tasks]
         if not tasks:
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
             return
-        ready, _ = self._ray.wait(tasks, num_returns=1, timeout=_POLL_SECONDS)
+        ready, _ = self._ray.wait(tasks, num_returns=1, timeout=POLL_SECONDS)
         for task in ready:
             index = next(i for i, replica in self._replicas.items() if task in replica.tasks)
             self._settle(index, task)
@@ -152,7 +153,7 @@ class Driver:
             replica.ended = ended
             replica.tasks.clear()
             with suppress(self._ray.exceptions.RayError):
-                self._ray.get(replica.hub.rest.remote(), timeout=_STATUS_PATIENCE_SECONDS)
+                self._ray.get(replica.hub.rest.remote(), timeout=STATUS_PATIENCE_SECONDS)
 
     def _revive(self, index: int) -> None:
         """A process of a replica is gone: the rest of it goes too, and it comes back with the model of another."""
@@ -172,7 +173,7 @@ class Driver:
     def _spawn(self, index: int, incarnation: int, joining: bool) -> _Replica:
         ray, hub = self._ray, self._options.hub
         name = f"{self._options.run}:{index}:{incarnation}"
-        cores = 1.0 if self._options.address else _SOME_CORE
+        cores = cores_each(self._options.address)
         made = ray.remote(max_concurrency=_CALLS_AT_ONCE, num_cpus=cores, name=name, max_restarts=0)(ReplicaActor)
         gang = []
         if hub.shares > 1:
@@ -225,12 +226,7 @@ class Driver:
         """Everybody knows everybody, those that another driver started too; waits for those that are new."""
         members = self._members()
         heard = {index: actor.meet.remote(members) for index, actor in members.items()}
-        waited = [heard[index] for index in fresh]
-        ready, late = self._ray.wait(waited, num_returns=len(waited), timeout=_START_PATIENCE_SECONDS)
-        if late:
-            what = f"{len(late)} of {len(waited)} replicas did not start in {_START_PATIENCE_SECONDS:.0f} s"
-            raise BaechiError("B806", what, help="has the cluster a free core for each?")
-        self._ray.get(ready)
+        await_started(self._ray, [heard[index] for index in fresh], "replicas")
 
     def _members(self) -> dict[int, Any]:
         """By number, the newest life of each replica of this name on the cluster."""
@@ -248,17 +244,9 @@ class Driver:
 
     def _model(self, replica: _Replica) -> Arrays | None:
         with suppress(self._ray.exceptions.RayError):
-            model: Arrays | None = self._ray.get(replica.hub.model.remote(), timeout=_STATUS_PATIENCE_SECONDS)
+            model: Arrays | None = self._ray.get(replica.hub.model.remote(), timeout=STATUS_PATIENCE_SECONDS)
             return model
         return None
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except self._ray.exceptions.RayError as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BaechiError("B806", f"a replica did not start: {first}", help="see the logs in /tmp/ray") from error
 
 
 def default_threads(processes: int) -> int:

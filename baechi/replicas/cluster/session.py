@@ -1,12 +1,11 @@
 """What a training script sees of its replica: it joins, says when a step is done, and goes on from a checkpoint."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from baechi.errors import BaechiError
+from baechi.replicas.cluster.checkpoints import Checkpoints
 from baechi.replicas.peer import Arrays
 
 if TYPE_CHECKING:
@@ -15,10 +14,9 @@ if TYPE_CHECKING:
     from baechi.replicas.cluster.hub import HubOptions
     from baechi.replicas.cluster.rounds import Place, Rounds
 
-__all__ = ["Hand", "Replica", "Session", "enter", "join", "present", "prune"]
+__all__ = ["Hand", "Replica", "Session", "enter", "join", "present"]
 
 _T = TypeVar("_T")
-_KEPT = 2
 
 
 class Hand(Protocol):
@@ -74,15 +72,6 @@ def enter(session: Session) -> None:
     """From here on this process is a worker of a replica."""
     global _SESSION
     _SESSION = session
-
-
-def prune(directory: str, kept: Sequence[Path], name: str) -> None:
-    """Delete a worker's file from all directories of checkpoints before those that are kept, and what is empty then."""
-    for old in sorted(Path(directory).glob("step-*")):
-        if kept and old.name < kept[0].name:
-            (old / name).unlink(missing_ok=True)
-            with suppress(OSError):  # another worker's file is there still, or it has just deleted the last one
-                old.rmdir()
 
 
 def present() -> Session:
@@ -193,7 +182,6 @@ class Replica:
     def _save(self) -> None:
         import torch
 
-        folder = Path(self._session.checkpoint) / f"step-{self.done:09d}"
         state = {
             "names": self._weights.names,
             "weights": [torch.from_numpy(a) for a in self._weights.read()],
@@ -201,35 +189,23 @@ class Replica:
             "random": torch.get_rng_state(),
             "done": self.done,
         }
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"rank-{self._session.rank}.pt"
-            torch.save(state, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
-        except OSError as error:
-            what = f"no checkpoint can be written to '{folder}': {error.strerror or error}"
-            raise BaechiError("B804", what, help="is the disk full?") from None
-        prune(self._session.checkpoint, self._checkpoints()[-_KEPT:], path.name)
+        self._checkpoints().save(self.done, state)
 
-    def _checkpoints(self) -> list[Path]:
-        """Directories that all workers of the replica have written to, the oldest first."""
-        names = {f"rank-{rank}.pt" for rank in range(self._session.shares)}
-        found = sorted(Path(self._session.checkpoint).glob("step-*"))
-        return [folder for folder in found if all((folder / name).exists() for name in names)]
+    def _checkpoints(self) -> Checkpoints:
+        session = self._session
+        names = tuple(f"rank-{rank}.pt" for rank in range(session.shares))
+        return Checkpoints(session.checkpoint, names[session.rank], names)
 
     def _resume(self) -> None:
         import torch
 
-        found = self._checkpoints()
-        if not found:
+        kept = self._checkpoints()
+        folder = kept.newest()
+        if folder is None:
             return
-        path = found[-1] / f"rank-{self._session.rank}.pt"
-        try:
-            state = torch.load(path, weights_only=True)
-        except Exception as error:  # noqa: BLE001 - whatever torch finds wrong with a file
-            raise BaechiError("B804", f"'{path}' cannot be read: {error}", help="delete its directory") from None
+        state = kept.load(folder)
         if tuple(state["names"]) != self._weights.names:
-            raise BaechiError("B804", f"'{path}' is of another model", help="give another --checkpoint directory")
+            raise BaechiError("B804", f"'{folder}' is of another model", help="give another --checkpoint directory")
         self._weights.write([w.numpy() for w in state["weights"]])
         if self._optimizer is not None and state["optimizer"] is not None:
             self._optimizer.load_state_dict(state["optimizer"])

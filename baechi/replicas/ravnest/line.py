@@ -94,12 +94,11 @@ def straightened(problem: Problem, device: Ints) -> Ints:
             if not reads[m]:
                 first[int(group[m])] = min(first.get(int(group[m]), len(line)), stage[int(group[i])])
     stage = {**first, **stage}
-    index = {op.name: i for i, op in enumerate(graph.ops)}
     found = np.array(device, np.int64)
     for i, op in enumerate(graph.ops):
         own = stage.get(int(group[i]))
-        if own is None and op.forward in index:
-            own = stage.get(int(group[index[op.forward]]))
+        if own is None and op.forward in graph.index:
+            own = stage.get(int(group[graph.index[op.forward]]))
         if own is not None:
             found[i] = line[own]
     return found
