@@ -44,7 +44,6 @@ class Marks(NamedTuple):
 def marks_of(graph: Graph) -> Marks:
     """The marks of a graph's ops."""
     kinds, phases = [op.kind for op in graph.ops], [op.phase for op in graph.ops]
-    index = {op.name: i for i, op in enumerate(graph.ops)}
     return Marks(
         np.array([kind in _GIVEN for kind in kinds], np.bool_),
         np.array([kind in _STATE for kind in kinds], np.bool_),
@@ -52,7 +51,7 @@ def marks_of(graph: Graph) -> Marks:
         np.array([kind == "update" for kind in kinds], np.bool_),
         np.array([phase == "forward" for phase in phases], np.bool_),
         np.array([phase == "backward" for phase in phases], np.bool_),
-        np.array([index.get(op.forward, -1) if op.forward else -1 for op in graph.ops], np.int64),
+        np.array([graph.index.get(op.forward, -1) if op.forward else -1 for op in graph.ops], np.int64),
     )
 
 

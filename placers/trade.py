@@ -210,7 +210,7 @@ class _Search:
         """
         problem = replace(self.plain, graph=self._made(units)(self.plain.graph))
         graph, a = problem.graph, problem.arrays
-        index = {op.name: i for i, op in enumerate(self.plain.graph.ops)}
+        index = self.plain.graph.index
 
         def origin(op: Op) -> int:
             if op.name in index:

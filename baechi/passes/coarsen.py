@@ -79,7 +79,7 @@ class _Contraction:
     """The graph while edges are contracted; nodes by op index, neighbours in dicts for a fixed order."""
 
     def __init__(self, graph: Graph, seconds: Seconds | None, delay_seconds: float) -> None:
-        index = {op.name: i for i, op in enumerate(graph.ops)}
+        index = graph.index
         n = len(graph)
         self.parent = list(range(n))
         self.key = [(graph.group_of(op), op.phase) for op in graph.ops]

@@ -22,8 +22,7 @@ def fused_graph(
         parts: members in topological order; contracting them must leave the graph acyclic.
         seconds: time of an op.
     """
-    index = {op.name: i for i, op in enumerate(graph.ops)}
-    firsts = {id(part): min(index[op.name] for op in part) for part in parts}
+    firsts = {id(part): min(graph.index[op.name] for op in part) for part in parts}
     parts = sorted(parts, key=lambda part: firsts[id(part)])
     names = {op.name: graph.ops[firsts[id(part)]].name for part in parts for op in part}
     bases = storage(graph)

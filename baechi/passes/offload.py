@@ -41,7 +41,7 @@ def offload(graph: Graph, tensors: Iterable[str]) -> Graph:
     early: dict[str, list[Op]] = {}
     late: list[Op] = []
     again: dict[str, str] = {}
-    index = {op.name: i for i, op in enumerate(graph.ops)}
+    index = graph.index
     for name in dict.fromkeys(tensors):
         if name not in known:
             why = "cannot be offloaded" if name in graph.tensor else "is not there"

@@ -172,7 +172,7 @@ def plan_schedule(problem: Problem, plan: Plan) -> Schedule:
 
 def _placed(problem: Problem, plan: Plan) -> tuple[Ints, Ints]:
     """Device of each op, and the ops of one device after the other in its order."""
-    index = {op.name: i for i, op in enumerate(problem.graph.ops)}
+    index = problem.graph.index
     number = {d.name: k for k, d in enumerate(problem.cluster.devices)}
     if plan.device.keys() != index.keys():
         raise BaechiError(
