@@ -110,8 +110,13 @@ def ahead(start: dict[int, int], more: int, *who: int) -> Callable[[Statuses], b
     return lambda now: all(now[i]["steps"] >= start[i] + more for i in who)
 
 
-def ray_processes() -> set[int]:
-    return {p.pid for p in psutil.process_iter(["name"]) if p.info["name"] in ("raylet", "gcs_server")}
+def ray_processes(mark: str) -> set[str]:
+    """Names of Ray's servers that a command with this in its environment has started; other tests may have theirs."""
+    return {
+        p.info["name"]
+        for p in psutil.process_iter(["name", "environ"])
+        if p.info["name"] in ("raylet", "gcs_server") and (p.info["environ"] or {}).get("MARK") == mark
+    }
 
 
 def test_faults_stay_where_they_are(script: Path, tmp_path: Path) -> None:
@@ -254,19 +259,20 @@ def test_who_lacks_the_token_gets_nothing(script: Path, tmp_path: Path) -> None:
 
 
 def test_a_killed_driver_leaves_no_process(script: Path, tmp_path: Path) -> None:
-    before = ray_processes()
     logs = tmp_path / "logs"
+    marked = {**os.environ, "MARK": str(tmp_path)}
     command = [sys.executable, "-m", "baechi", "replicas", "-n", "2", "--logs", str(logs), "--", str(script), "100000"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as run:
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=marked) as run:
         for _ in _patiently(60):
             if list(logs.glob("*.log")):
                 break
         below = psutil.Process(run.pid).children(recursive=True)
+        assert ray_processes(str(tmp_path)) == {"raylet", "gcs_server"}
         run.kill()
     gone, left = psutil.wait_procs(below, 30)
     assert len(gone) > 4
     assert not left
-    assert ray_processes() <= before
+    assert not ray_processes(str(tmp_path))
 
 
 def _patiently(seconds: float) -> Iterator[None]:
