@@ -5,14 +5,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from baechi.cli.output import emit, emit_json
-from baechi.cli.saved import planned
+from baechi.cli.saved import viewed
 
 if TYPE_CHECKING:
-    from baechi.cli.saved import PlannedStep
     from baechi.ir.graph import Graph
     from baechi.ir.plan import Plan
     from baechi.ir.timeline import TransferSpan
     from baechi.report.explanation import Explanation
+    from baechi.report.files import Step
     from baechi.report.why import Why
     from baechi.sim.critical import Span
     from baechi.sim.holders import Peak
@@ -35,7 +35,7 @@ def execute(args: argparse.Namespace) -> int:
     from baechi.report.explanation import explain
     from baechi.report.text import head
 
-    step = planned(args.plan, args.table)
+    step = viewed(args.plan, args.table)
     graph, plan, timeline = step.graph, step.plan, step.timeline
     if args.op:
         return _explain_op(step, args)
@@ -47,7 +47,7 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _explain_op(step: "PlannedStep", args: argparse.Namespace) -> int:
+def _explain_op(step: "Step", args: argparse.Namespace) -> int:
     from baechi.report.text import head
     from baechi.report.why import why, why_text
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from baechi.cli.arguments import add_graph_arguments, positive
 from baechi.cli.output import emit, say
-from baechi.cli.saved import saved_target
+from baechi.cli.saved import saved_graph
 from baechi.cli.subject import extract
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _subject(args: argparse.Namespace) -> "tuple[Graph, Mapping[str, str] | None
     from baechi.ir.json import read_plan
 
     plan = read_plan(args.target)
-    return saved_target(plan).graph, plan.device
+    return saved_graph(args.target, plan), plan.device
 
 
 def _is_plan(path: str) -> bool:

@@ -11,6 +11,7 @@ from baechi.cli.arguments import (
     add_target_arguments,
     placer_options,
 )
+from baechi.cli.kept import keep_graph
 from baechi.cli.output import SearchLine, emit, emit_json, say
 from baechi.cli.subject import load_subject, restart_tuned
 
@@ -44,6 +45,7 @@ def execute(args: argparse.Namespace) -> int:
     graph, plan = placed(args, subject, options)
     if args.output:
         write_plan(plan, args.output)
+        keep_graph(subject.target, graph)
         say(f"wrote {args.output}")
     errs = sensitivity_of(graph, plan, args.perturb, subject.table) if args.perturb else None
     if args.json:

@@ -14,6 +14,7 @@ from baechi.cli.arguments import (
     whole,
 )
 from baechi.cli.carriers import carrier_of
+from baechi.cli.kept import keep_graph
 from baechi.cli.output import check_folder, emit, emit_json, say
 from baechi.cli.place import placed
 from baechi.cli.saved import PlannedStep, is_saved, planned
@@ -59,6 +60,7 @@ def execute(args: argparse.Namespace) -> int:
     step, found = ran
     if args.output:
         write_atomic(args.output, json.dumps(profile_dict(step.plan, found)) + "\n")
+        keep_graph(step.target, step.graph)
         say(f"wrote {args.output}")
     if not args.keep_table:
         _update_table(args.table, found)

@@ -2,15 +2,16 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baechi.cli.output import emit_json, say
-from baechi.cli.saved import planned
+from baechi.cli.saved import viewed
 from baechi.errors import BaechiError
 
 if TYPE_CHECKING:
-    from baechi.target import Target
+    from baechi.ir.graph import Graph
 
 __all__ = ["configure", "execute"]
 
@@ -26,14 +27,10 @@ def execute(args: argparse.Namespace) -> int:
     """Simulate, look into it, and write."""
     if (runs := [_run_of(path) for path in args.files]) and all(run is not None for run in runs):
         return _report_run(args, runs)
-    from baechi.report.files import Step
-
-    names = _names(args.files)
-    targets: dict[str, Target] = {}
-    found = [planned(path, args.table, targets) for path in args.files]
+    graphs: dict[str, Graph] = {}
     steps = [
-        Step(name, one.plan, one.graph, one.timeline, one.table, one.profiled)
-        for name, one in zip(names, found, strict=True)
+        replace(viewed(path, args.table, graphs), name=name)
+        for path, name in zip(args.files, _names(args.files), strict=True)
     ]
     if args.json:
         from baechi.report.page.data import page_of, page_to_dict

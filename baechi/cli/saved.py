@@ -1,11 +1,11 @@
 """A saved plan or profile: whether a file is one, its target, its graph and its step."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from baechi.cli.kept import keep_graph, kept_graph
 from baechi.cli.output import progress, say
 from baechi.cli.subject import measured_table
 from baechi.errors import BaechiError
@@ -15,25 +15,24 @@ if TYPE_CHECKING:
     from baechi.ir.graph import Graph
     from baechi.ir.plan import Plan
     from baechi.ir.timeline import Timeline
-    from baechi.profile.profiled import Profiled
+    from baechi.report.files import Step
     from baechi.target import Target
 
-__all__ = ["PlannedStep", "is_saved", "named_target", "planned", "saved_target"]
+__all__ = ["PlannedStep", "is_saved", "named_target", "planned", "saved_graph", "saved_target", "viewed"]
 
 _SAVED, _HEAD = re.compile(r'\{\s*"schema":\s*"baechi/(plan|profile)/'), 100
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedStep:
-    """A saved plan, and what is known of it by simulating it again.
+    """A plan that is put to use, and what is known of it by simulating it again.
 
     Attributes:
         plan: as it was saved.
         target: where its graph is from.
-        graph: what it places, extracted again.
+        graph: what it places.
         timeline: of its step.
         table: the measured op times in it.
-        profiled: a run of it, when the file is a profile.
     """
 
     plan: "Plan"
@@ -41,7 +40,6 @@ class PlannedStep:
     graph: "Graph"
     timeline: "Timeline"
     table: "CostTable | None"
-    profiled: "Profiled | None" = None
 
 
 def is_saved(name: str) -> bool:
@@ -53,34 +51,59 @@ def is_saved(name: str) -> bool:
         return False
 
 
-def planned(
-    path: str, table: str | None = None, known: "dict[str, Target] | None" = None, *, new_table: bool = False
-) -> PlannedStep:
-    """Read a plan, extract its graph again and simulate the step; says when it now takes another time.
+def planned(path: str, table: str | None = None, *, new_table: bool = False) -> PlannedStep:
+    """Read a plan to use it: extract its graph again and simulate the step; says when it now takes another time.
 
     Args:
         path: of the plan.
         table: the file of measured op times that it was made with; this machine's when None.
-        known: targets that were extracted before, by what names them; another one is added.
         new_table: that file need not be there yet.
 
     Raises:
         BaechiError: B4xx on a plan that cannot be read or is for another graph; as `saved_target`.
     """
-    from baechi.api import timeline_of
     from baechi.report.files import read_step
+
+    plan, costs = read_step(path).plan, measured_table(table, missing_ok=new_table)
+    target = _found_target(path, plan)
+    return PlannedStep(plan, target, target.graph, _timeline(target.graph, plan, costs), costs)
+
+
+def viewed(path: str, table: str | None = None, known: "dict[str, Graph] | None" = None) -> "Step":
+    """Read a plan or a profile to look at it, and simulate the step; says when it now takes another time.
+
+    Args:
+        path: of the plan.
+        table: the file of measured op times that it was made with; this machine's when None.
+        known: graphs that were loaded before, by digest; that of the plan is added.
+
+    Raises:
+        BaechiError: as `planned`, unless the graph was kept.
+    """
+    from baechi.report.files import Step, read_step
+
+    saved, costs = read_step(path), measured_table(table)
+    plan, known = saved.plan, {} if known is None else known
+    if plan.graph not in known:
+        known[plan.graph] = saved_graph(path, plan)
+    graph = known[plan.graph]
+    return Step(path, plan, graph, _timeline(graph, plan, costs), costs, saved.profiled)
+
+
+def saved_graph(path: str, plan: "Plan") -> "Graph":
+    """The graph that the plan in a file is for: as it was kept, else extracted again; errors as `planned`."""
+    return kept_graph(plan.graph) or _found_target(path, plan).graph
+
+
+def _timeline(graph: "Graph", plan: "Plan", costs: "CostTable | None") -> "Timeline":
+    from baechi.api import timeline_of
     from baechi.units import format_seconds
 
-    saved, costs = read_step(path), measured_table(table, missing_ok=new_table)
-    plan, known = saved.plan, {} if known is None else known
-    key = json.dumps([plan.graph, plan.target], sort_keys=True)
-    target = known[key] = known.get(key) or _found_target(path, plan)
-    timeline = timeline_of(target.graph, plan, costs)
-    before = plan.predicted.step_seconds
+    timeline, before = timeline_of(graph, plan, costs), plan.predicted.step_seconds
     if abs(timeline.step_seconds - before) > 1e-9 * before:
         now = format_seconds(timeline.step_seconds)
         say(f"note: op times changed since the plan was made: it was {format_seconds(before)} then, {now} now")
-    return PlannedStep(plan, target, target.graph, timeline, costs, saved.profiled)
+    return timeline
 
 
 def _found_target(path: str, plan: "Plan") -> "Target":
@@ -146,4 +169,5 @@ def saved_target(plan: "Plan") -> "Target":
             f"the plan is for another graph than '{target.name}' gives now ({plan.graph}, not {graph.digest})",
             help="the model, its options or the version of its framework changed: place it again",
         )
+    keep_graph(target, graph)
     return target

@@ -4,7 +4,7 @@ import argparse
 import json
 
 from baechi.cli.output import emit, emit_json, say
-from baechi.cli.saved import planned
+from baechi.cli.saved import viewed
 
 __all__ = ["configure", "execute"]
 
@@ -23,7 +23,7 @@ def execute(args: argparse.Namespace) -> int:
     from baechi.files import write_atomic
     from baechi.report.trace import check_trace, chrome_trace
 
-    step = planned(args.plan, args.table)
+    step = viewed(args.plan, args.table)
     timeline = step.profiled.timeline if step.profiled is not None else step.timeline
     trace = chrome_trace(step.graph, step.plan.cluster, timeline)
     check_trace(trace["traceEvents"])

@@ -11,18 +11,14 @@ import torch
 from baechi.cost.fit import fit_rate
 from baechi.cost.fits import ClusterFits, DeviceFits
 from baechi.ir.cluster import Cluster
-from baechi.profile.machine import least_seconds
 from baechi.profile.wire import wire_points
 
 __all__ = ["calibrate", "calibrate_apart"]
 
 Work = Callable[[], object]
-Clock = Callable[[Work], float]
 
-_SIDES = (32, 64, 128, 256, 384, 512, 768)
-_ELEMENTS = (4, 2**12, 2**16, 2**20, 2**22, 2**24)
-_WIDE_SIDES = (256, 512, 1024, 2048, 4096, 8192)
-_WIDE_ELEMENTS = (4, 2**16, 2**20, 2**22, 2**24, 2**26)
+_SIDES = {"cpu": (32, 64, 128, 256, 384, 512, 768), "cuda": (256, 512, 1024, 2048, 4096, 8192)}
+_ELEMENTS = {"cpu": (4, 2**12, 2**16, 2**20, 2**22, 2**24), "cuda": (4, 2**16, 2**20, 2**22, 2**24, 2**26)}
 _SENT = (2**12, 2**16, 2**20, 2**22, 2**24, 2**26)
 _SECONDS = 0.15  # for each size
 _ROUND_SECONDS = 5e-3
@@ -43,11 +39,7 @@ def calibrate(cluster: Cluster) -> ClusterFits:
     gpus = [d.name for d in cluster.devices if d.backend == "cuda"]
     if gpus:
         return calibrate_apart({name: torch.device(name) for name in gpus})
-    place, clock = torch.device("cpu"), partial(least_seconds, seconds=_SECONDS)
-    with torch.inference_mode():
-        compute = fit_rate(list(_products(place, clock, torch.float32, _SIDES)))
-        fits = DeviceFits({"float32": compute}, fit_rate(list(_streams(place, clock, _ELEMENTS))))
-    wire = wire_points()
+    fits, wire = _device_fits(torch.device("cpu")), wire_points()
     return ClusterFits({d.name: fits for d in cluster.devices}, fit_rate(wire) if wire else None)
 
 
@@ -60,24 +52,19 @@ def calibrate_apart(places: dict[str, torch.device]) -> ClusterFits:
     Args:
         places: by name.
     """
-    with torch.inference_mode():
-        devices = {name: _device_fits(place) for name, place in places.items()}
-        links = {
-            (source, destination): fit_rate(list(_copies(places[source], places[destination])))
-            for source, destination in permutations(places, 2)
-        }
+    devices = {name: _device_fits(place) for name, place in places.items()}
+    links = {
+        (source, destination): fit_rate(list(_copies(places[source], places[destination])))
+        for source, destination in permutations(places, 2)
+    }
     return ClusterFits(devices, None, links)
 
 
 def _device_fits(place: torch.device) -> DeviceFits:
-    clock = partial(_paced_seconds, places=(place,))
-    room = _free_bytes(place) * _SHARE
-    sides = [n for n in _WIDE_SIDES if 12 * n * n < room]
-    counts = [n for n in _WIDE_ELEMENTS if 8 * n < room]
-    compute = {
-        str(kind).removeprefix("torch."): fit_rate(list(_products(place, clock, kind, sides))) for kind in _kinds(place)
-    }
-    memory = fit_rate(list(_streams(place, clock, counts)))
+    kinds = {str(kind).removeprefix("torch."): kind for kind in _kinds(place)}
+    with torch.inference_mode():
+        compute = {name: fit_rate(list(_products(place, kind))) for name, kind in kinds.items()}
+        memory = fit_rate(list(_streams(place)))
     host = None if place.type == "cpu" else fit_rate(list(_copies(torch.device("cpu"), place)))
     return DeviceFits(compute, memory, host)
 
@@ -91,18 +78,20 @@ def _kinds(place: torch.device) -> tuple[torch.dtype, ...]:
     return (torch.float32, torch.float16, *((torch.bfloat16,) if own else ()))
 
 
-def _products(
-    place: torch.device, clock: Clock, kind: torch.dtype, sides: Sequence[int]
-) -> Iterator[tuple[float, float]]:
-    for side in sides:
-        a, b = (torch.rand(side, side, device=place).to(kind) for _ in range(2))
-        yield 2.0 * side**3, clock(partial(torch.mm, a, b, out=torch.empty_like(a)))
+def _products(place: torch.device, kind: torch.dtype) -> Iterator[tuple[float, float]]:
+    room = _free_bytes(place) * _SHARE
+    for side in _SIDES[place.type]:
+        if 12 * side * side < room:
+            a, b = (torch.rand(side, side, device=place).to(kind) for _ in range(2))
+            yield 2.0 * side**3, _paced_seconds(partial(torch.mm, a, b, out=torch.empty_like(a)), (place,))
 
 
-def _streams(place: torch.device, clock: Clock, counts: Sequence[int]) -> Iterator[tuple[float, float]]:
-    for count in counts:
-        data = torch.rand(count, device=place)
-        yield 8.0 * count, clock(partial(torch.mul, data, 2.0, out=torch.empty_like(data)))
+def _streams(place: torch.device) -> Iterator[tuple[float, float]]:
+    room = _free_bytes(place) * _SHARE
+    for count in _ELEMENTS[place.type]:
+        if 8 * count < room:
+            data = torch.rand(count, device=place)
+            yield 8.0 * count, _paced_seconds(partial(torch.mul, data, 2.0, out=torch.empty_like(data)), (place,))
 
 
 def _copies(source: torch.device, destination: torch.device) -> Iterator[tuple[float, float]]:

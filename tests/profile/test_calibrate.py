@@ -47,8 +47,8 @@ def test_pace_is_the_slower_of_starting_and_working(start: float, work: float, m
 
 def test_each_device_and_each_pair_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate, "_SECONDS", 0.01)
-    monkeypatch.setattr(calibrate, "_WIDE_SIDES", (64, 128, 256, 512))
-    monkeypatch.setattr(calibrate, "_WIDE_ELEMENTS", (4, 2**16, 2**20, 2**22))
+    monkeypatch.setattr(calibrate, "_SIDES", {"cpu": (64, 128, 256, 512)})
+    monkeypatch.setattr(calibrate, "_ELEMENTS", {"cpu": (4, 2**16, 2**20, 2**22)})
     monkeypatch.setattr(calibrate, "_SENT", (2**12, 2**18, 2**22, 2**24))
     fits = calibrate_apart({"a": CPU, "b": CPU, "c": CPU})
     assert list(fits.devices) == ["a", "b", "c"]
