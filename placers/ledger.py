@@ -48,7 +48,9 @@ class Ledger(NamedTuple):
 def new_ledger(a: Arrays, home: Ints, group_persistent: Ints) -> Ledger:
     """Books in which only the groups that have a home are entered."""
     devices, tensors = len(a.cap), len(a.t_op)
-    unread = a.rd_ptr[1:] - a.rd_ptr[:-1]
+    unread = np.empty(tensors, np.int64)
+    for t in range(tensors):
+        unread[t] = a.rd_ptr[t + 1] - a.rd_ptr[t]
     persistent = np.zeros(devices, np.int64)
     for g in range(len(home)):
         if home[g] >= 0:

@@ -85,15 +85,16 @@ class State(NamedTuple):
 def begin(a: Arrays, home: Ints, waits: bool) -> State:
     """Before the first op is placed; `waits` says whether a device may ever wait for a favourite child."""
     ops, devices, reads = len(a.rank), len(a.cap), len(a.in_t)
-    persistent = np.zeros(len(a.group_ptr) - 1, np.int64)
+    persistent, left = np.zeros(len(a.group_ptr) - 1, np.int64), np.empty(ops, np.int64)
     for i in range(ops):
         persistent[a.group[i]] += a.persistent[i]
+        left[i] = a.in_ptr[i + 1] - a.in_ptr[i]
     due = np.empty((devices, _FIRST_ROOM, 2), np.int64)
     ready = np.empty((devices, _FIRST_ROOM, 2), np.int64)
     urgent = np.empty((ops + devices * reads + 2 if waits else 2, 2), np.int64)
-    due[:, 0] = 0
-    ready[:, 0] = 0
-    urgent[0] = 0
+    for p in range(devices):
+        due[p, 0, 0] = due[p, 0, 1] = ready[p, 0, 0] = 0
+    urgent[0, 0] = 0
     books = new_ledger(a, home, persistent)
     return State(
         books,
@@ -101,7 +102,7 @@ def begin(a: Arrays, home: Ints, waits: bool) -> State:
         np.full(ops, -1, np.int64),
         np.empty(ops, np.int64),
         np.empty((len(books.copy_time), 2), np.int64),
-        a.in_ptr[1:] - a.in_ptr[:-1],
+        left,
         np.zeros(ops, np.int64),
         np.full(devices, -1, np.int64),
         np.zeros(devices, np.int64),
@@ -142,11 +143,13 @@ def roomy(s: State, more: int) -> State:
     due = np.empty((devices, room, 2), np.int64)
     ready = np.empty((devices, room, 2), np.int64)
     stuck = np.empty((devices, room), np.int64)
-    for p in range(devices):
-        waiting = s.due[p, 0, 0] + s.due[p, 0, 1] + 1
-        due[p, :waiting] = s.due[p, :waiting]
-        ready[p, : s.open[p, 0, 0] + 1] = s.open[p, : s.open[p, 0, 0] + 1]
-        stuck[p, : s.stuck_count[p]] = s.stuck[p, : s.stuck_count[p]]
+    for p in range(devices):  # element by element: to check the shapes of what is copied takes seconds to compile
+        for k in range(s.due[p, 0, 0] + s.due[p, 0, 1] + 1):
+            due[p, k, 0], due[p, k, 1] = s.due[p, k, 0], s.due[p, k, 1]
+        for k in range(s.open[p, 0, 0] + 1):
+            ready[p, k, 0], ready[p, k, 1] = s.open[p, k, 0], s.open[p, k, 1]
+        for k in range(s.stuck_count[p]):
+            stuck[p, k] = s.stuck[p, k]
     return State(
         s.books,
         s.group_persistent,
@@ -197,7 +200,9 @@ def _followers(a: Arrays) -> Ints:
                 read = read or follows[a.rd_op[r]] == 0 or follows[a.rd_op[r]] == 2
         if follows[i] == 1:
             follows[i] = 2 if read else 0
-    return follows // 2
+    for i in range(ops):
+        follows[i] = 1 if follows[i] == 2 else 0
+    return follows
 
 
 @leaf

@@ -3,22 +3,16 @@
 import importlib.metadata
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from baechi.config import cores
 from baechi.profile.machine import cache_directory, tuned_environment
 
-if TYPE_CHECKING:
-    from baechi.ir.graph import Graph
-
 __all__ = ["Finding", "examine"]
 
 _LEAST_PYTHON = (3, 11)
-_WORK = 1e6  # enough that local search begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,40 +68,9 @@ def _try(name: str, work: Callable[[], str], help: str) -> Finding:
 
 
 def _kernels() -> str:
-    """Place steps so that all loops that a placement may need are compiled and on disk."""
-    from baechi.cost import Problem
-    from baechi.ir.cluster import Cluster, Device
-    from baechi.ir.plan import OBJECTIVES
-    from baechi.ir.verify import verify
-    from baechi.passes import microbatches
-    from baechi.placers import get_placer, make_plan
+    from baechi.profile.kernels import compile_all
 
-    began = time.process_time()
-    cluster = Cluster(tuple(Device(f"d:{k}", 1 << 40) for k in range(4)))
-    step = _step()
-    for graph in (step, microbatches(step, 2)):
-        for objective in OBJECTIVES:
-            problem = Problem(graph, cluster, objective=objective)
-            broken = verify(graph, make_plan(get_placer("auto", work=_WORK), problem, 0))
-            if broken:
-                raise ArithmeticError(broken[0])
-    return f"compiled and right, {time.process_time() - began:.1f} s"
-
-
-def _step() -> "Graph":
-    """A small training step: each op of a graph has a twin that reads what it makes and the gradients of its readers."""
-    from baechi.ir.graph import Graph
-    from baechi.ir.op import Op, Tensor
-    from baechi.models.graphs import dag
-
-    forward = dag("layered", 60, 1)
-    ops = list(forward.ops)
-    for op in reversed(forward.ops):
-        readers = dict.fromkeys(reader.name for t in op.outputs for reader in forward.readers[t.name])
-        read = (*(t.name for t in op.outputs), *(f"{name}.grad" for name in readers))
-        made = (Tensor(f"{op.name}.grad", sum(t.nbytes for t in op.outputs)),)
-        ops.append(Op(f"{op.name}.back", "back", read, made, phase="backward", seconds=op.seconds, forward=op.name))
-    return Graph(tuple(ops), "step")
+    return f"compiled and right, {compile_all():.1f} s of processor time"
 
 
 def _solver() -> str:
