@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from baechi.errors import BaechiError
 
-__all__ = ["Entry", "Source", "build", "load_json", "load_options", "load_toml", "nearest", "read_text"]
+__all__ = ["Entry", "Source", "build", "load_json", "load_options", "load_toml", "nearest", "optional", "read_text"]
 
 T = TypeVar("T")
 
@@ -141,16 +141,42 @@ def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
     return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?" if close else otherwise + ", ".join(names)
 
 
+_AS_IT_IS: dict[object, frozenset[type]] = {
+    Entry.text: frozenset((str,)),
+    Entry.flag: frozenset((bool,)),
+    Entry.integer: frozenset((int,)),
+    Entry.number: frozenset((int, float)),
+}
+"""Of a reader, the types of values that it returns as they are, floats if finite: of a million entries no `Entry` is made."""
+
+
+def optional(reader: Callable[[Entry], T]) -> Callable[[Entry], T | None]:
+    """A reader that takes null too."""
+
+    def read(entry: Entry) -> T | None:
+        return None if entry.value is None else reader(entry)
+
+    _AS_IT_IS[read] = _AS_IT_IS.get(reader, frozenset()) | {type(None)}
+    return read
+
+
 def build(cls: type[T], entry: Entry, readers: Mapping[str, Callable[[Entry], Any]]) -> T:
     """Make a dataclass from an object, each of whose entries has a reader.
 
     Raises:
         BaechiError: when an entry is unknown, missing or malformed.
     """
-    entry.only(readers)
+    table, values = entry.table(), {}
+    if not table.keys() <= readers.keys():
+        entry.only(readers)
     for name in _required(cls):  # type: ignore[arg-type] # mypy takes no class for hashable
-        entry.at(name)
-    return cls(**{key: readers[key](child) for key, child in entry.entries()})
+        if name not in table:
+            entry.at(name)
+    for key, value in table.items():
+        reader, kind = readers[key], type(value)
+        known = kind in _AS_IT_IS.get(reader, ()) and (kind is not float or math.isfinite(value))
+        values[key] = value if known else reader(Entry(value, entry.source, entry, key))
+    return cls(**values)
 
 
 @cache

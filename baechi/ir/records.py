@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from baechi.document import Entry, build
+from baechi.document import Entry, build, optional
 from baechi.errors import BaechiError
 from baechi.ir.cluster import CONTENTIONS, Cluster, Device, Link
 from baechi.ir.op import PHASES, Op, Tensor
@@ -21,10 +21,6 @@ def _choice(*choices: str) -> Callable[[Entry], str]:
         return str(entry.value)
 
     return read
-
-
-def _optional(reader: Callable[[Entry], Any]) -> Callable[[Entry], Any]:
-    return lambda entry: None if entry.value is None else reader(entry)
 
 
 def _texts(entry: Entry) -> tuple[str, ...]:
@@ -48,9 +44,9 @@ _TENSOR: Readers = {
     "nbytes": Entry.integer,
     "shape": lambda entry: tuple(e.integer() for e in entry.items()),
     "dtype": Entry.text,
-    "alias_of": _optional(Entry.text),
+    "alias_of": optional(Entry.text),
     "held": Entry.integer,
-    "seconds": _optional(Entry.number),
+    "seconds": optional(Entry.number),
     "keep": Entry.flag,
     "scattered": Entry.flag,
 }
@@ -65,23 +61,23 @@ _OP: Readers = {
     "moved_bytes": Entry.integer,
     "temp_bytes": Entry.integer,
     "persistent_bytes": Entry.integer,
-    "seconds": _optional(Entry.number),
+    "seconds": optional(Entry.number),
     "arithmetic": Entry.text,
-    "group": _optional(Entry.text),
+    "group": optional(Entry.text),
     "module": Entry.text,
     "source": Entry.text,
-    "forward": _optional(Entry.text),
+    "forward": optional(Entry.text),
     "key": Entry.text,
-    "expert": _optional(Entry.integer),
-    "copy": _optional(Entry.integer),
+    "expert": optional(Entry.integer),
+    "copy": optional(Entry.integer),
     "draws": Entry.flag,
-    "host_seconds": _optional(Entry.number),
+    "host_seconds": optional(Entry.number),
 }
 _LINK: Readers = {"latency_seconds": _cost, "bytes_per_second": _rate}
 _DEVICE: Readers = {
     "name": Entry.text,
-    "memory_bytes": _optional(Entry.integer),
-    "memory_fraction": _optional(_rate),
+    "memory_bytes": optional(Entry.integer),
+    "memory_fraction": optional(_rate),
     "type": Entry.text,
     "backend": Entry.text,
     "flops_per_second": lambda entry: {kind: _rate(e) for kind, e in entry.entries()},

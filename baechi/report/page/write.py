@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from baechi.errors import BaechiError
 from baechi.files import write_atomic
+from baechi.ir.bulk import uncollected
 from baechi.report.facts import Traffic
 from baechi.report.files import Step
 from baechi.report.layout import clip, percent
@@ -38,7 +39,9 @@ def write_report(steps: Sequence[Step], path: str | Path) -> None:
     Raises:
         BaechiError: B404 when it cannot be written, B407 when Bokeh is not there.
     """
-    write_atomic(path, report_html(steps))
+    with uncollected():
+        text = report_html(steps)
+    write_atomic(path, text)
 
 
 def report_html(steps: Sequence[Step]) -> str:
