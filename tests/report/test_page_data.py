@@ -118,7 +118,7 @@ def test_a_measured_step() -> None:
     assert found.peaks[0].ratio == pytest.approx(33 / 30)
     assert found.outliers == ((10, 99.0),)
     assert found.worst[0].time.name == "d"
-    assert "Measured, it took 17.0 s, 100% more than that." in page.verdict
+    assert "Measured, it took 17.0 s, 100% more than the 8.50 s." in page.verdict
 
 
 def test_a_comparison() -> None:

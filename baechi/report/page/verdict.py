@@ -68,9 +68,9 @@ def _run(step: Step) -> Iterator[str]:
         yield f"When it was planned, the op times of then gave {format_seconds(before)}."
     if step.profiled is None or step.timeline.step_seconds <= 0:
         return
-    median = step.profiled.measured.step_seconds
-    off = median / step.timeline.step_seconds - 1
-    yield f"Measured, it took {format_seconds(median)}, {percent(abs(off))} {'more' if off >= 0 else 'less'} than that."
+    median, expected = step.profiled.measured.step_seconds, step.timeline.step_seconds
+    more = percent(abs(median / expected - 1)) + (" more" if median >= expected else " less")
+    yield f"Measured, it took {format_seconds(median)}, {more} than the {format_seconds(expected)}."
 
 
 def _bound(step: Step) -> Iterator[str]:
