@@ -141,6 +141,7 @@ def _notes(part: Part, stamps: Sequence[Stamps], curve: Curve) -> Notes:
                 s.end,
                 s.ops,
                 {tensor[i]: at for i, at in s.sent.items()},
+                {tensor[i]: at for i, at in s.awaited.items()},
                 {tensor[i]: at for i, at in s.came.items()},
             )
             for s in stamps

@@ -27,6 +27,7 @@ class StepNotes:
             what it made was under way to other devices and what it needed was gone; and for how many
             seconds before it the device made ready to receive.
         sent: by tensor and destination, when it began to be sent.
+        awaited: by tensor and source, when there was room for it.
         came: by tensor and source, when it was seen to have arrived.
     """
 
@@ -34,6 +35,7 @@ class StepNotes:
     end: float
     ops: tuple[float, ...]
     sent: Mapping[tuple[str, str], float]
+    awaited: Mapping[tuple[str, str], float]
     came: Mapping[tuple[str, str], float]
 
 
@@ -57,6 +59,8 @@ class Notes:
 def timelines(graph: Graph, plan: Plan, notes: Mapping[str, Notes]) -> tuple[Timeline, ...]:
     """Each traced step as a timeline; ops that are there before a step take no time at its start.
 
+    A transfer begins when it has been sent and there is room for it where it goes.
+
     On several machines, whose clocks differ, all are taken to begin a step at once, for they wait for
     each other before.
 
@@ -75,9 +79,10 @@ def _timeline(graph: Graph, plan: Plan, notes: Mapping[str, Notes], k: int) -> T
     before = [OpSpan(op.name, plan.device[op.name], 0.0, 0.0) for op in graph.ops if op.name not in seen]
     transfers = []
     for tensor, source, destination in plan.transfers:
+        there = notes[destination].steps[k]
         start = notes[source].steps[k].sent[tensor, destination] - zero[source]
-        came = notes[destination].steps[k].came.get((tensor, source), notes[destination].steps[k].end)
-        end = max(start, came - zero[destination])
+        start = max(start, there.awaited.get((tensor, source), there.begin) - zero[destination])
+        end = max(start, there.came.get((tensor, source), there.end) - zero[destination])
         transfers.append(TransferSpan(tensor, source, destination, start, end, graph.tensor[tensor].nbytes))
     length = max((each.steps[k].end - zero[device] for device, each in notes.items()), default=0.0)
     return Timeline(

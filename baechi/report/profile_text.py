@@ -59,7 +59,7 @@ def _transfers(step: Timeline) -> str:
         return "none"
     times = [s.end - s.start for s in step.transfers]
     longest = format_seconds(max(times))
-    return f"{len(times):,}, median {format_seconds(statistics.median(times))}, longest {longest}, waits included"
+    return f"{len(times):,}, median {format_seconds(statistics.median(times))}, longest {longest}, until seen"
 
 
 def _devices(plan: Plan, predicted: Timeline, found: Profiled) -> list[str]:

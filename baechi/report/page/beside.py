@@ -65,7 +65,7 @@ def beside(step: Step, profiled: Profiled) -> Beside:
     device = step.plan.device
     return Beside(
         Difference("step", 1, expected.step_seconds, measured.step_seconds),
-        Difference("transfers, with their waits", len(expected.transfers), sent[0], sent[1]),
+        Difference("transfers, until seen", len(expected.transfers), sent[0], sent[1]),
         tuple(_peak(step, name, measured.peak_bytes[name]) for name in names if name in measured.peak_bytes),
         len(measured.all_seconds),
         measured.spread,

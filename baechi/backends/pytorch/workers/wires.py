@@ -47,13 +47,14 @@ class Wires:
         self._coming: dict[int, tuple[Any, Tensor]] = {}
         self._going: dict[int, tuple[Any, Tensor]] = {}
         self._sent: dict[int, float] = {}
+        self._awaited: dict[int, float] = {}
         self._came: dict[int, float] = {}
         self._is_noting = False
         self._looked = self._posting = 0.0
 
     def note(self) -> None:
         """From now on, until `noted`, note when transfers begin and when they have arrived."""
-        self._sent, self._came, self._is_noting, self._posting = {}, {}, True, 0.0
+        self._sent, self._awaited, self._came, self._is_noting, self._posting = {}, {}, {}, True, 0.0
 
     def look(self, now: float) -> None:
         """Note which of the transfers on their way here have arrived by now, at most once a millisecond."""
@@ -64,10 +65,11 @@ class Wires:
             if i not in self._came and work.is_completed():
                 self._came[i] = now
 
-    def noted(self) -> tuple[dict[int, float], dict[int, float]]:
-        """When each transfer from here began, and when each to here was seen to have arrived; by `time.perf_counter`."""
+    def noted(self) -> tuple[dict[int, float], dict[int, float], dict[int, float]]:
+        """When each transfer from here was sent, when there was room for each to here, and when each was seen to have
+        arrived; by `time.perf_counter`."""
         self._is_noting = False
-        return self._sent, self._came
+        return self._sent, self._awaited, self._came
 
     def post(self, i: int) -> None:
         """Begin to receive a transfer: from now on its memory is taken."""
@@ -77,7 +79,10 @@ class Wires:
         with _link_to(wire.peer):
             work = dist.irecv(block, wire.peer, group=self._groups.get((wire.peer, self._rank)), tag=i)
         self._coming[i] = work, block
-        self._posting += time.perf_counter() - began
+        now = time.perf_counter()
+        self._posting += now - began
+        if self._is_noting:
+            self._awaited[i] = now
 
     def posting(self) -> float:
         """Seconds that `post` took since this was last asked."""

@@ -28,7 +28,8 @@ class Stamps:
         begin, end: of the step.
         ops: four for each op that is carried out, in their order: when it began and ended, when what it
             made was under way and what it needed was gone, and how many seconds before it made ready to receive.
-        sent: when each transfer from here began, by number.
+        sent: when each transfer from here was sent, by number.
+        awaited: when there was room for each transfer to here, by number.
         came: when each transfer to here was seen to have arrived, by number.
         loss: as of `Worker.step`.
     """
@@ -37,6 +38,7 @@ class Stamps:
     end: float
     ops: tuple[float, ...]
     sent: Mapping[int, float]
+    awaited: Mapping[int, float]
     came: Mapping[int, float]
     loss: Tensor | None
 
