@@ -1,5 +1,7 @@
 """The chain of ops and transfers that makes a step as long as it is."""
 
+from bisect import bisect_right
+
 from baechi.ir.graph import Graph
 from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
 
@@ -12,7 +14,8 @@ def critical_path(graph: Graph, timeline: Timeline) -> tuple[Span, ...]:
     """Walk back from the end of the step, each time to what was waited for last.
 
     An op waits for its inputs, their transfers, its control dependencies and the op before it on
-    its device; a transfer for its tensor and for the transfer before it on either device.
+    its device; a transfer for its tensor and for the transfer before it on either device, and when it begins
+    later, as in a measured step, for room: until the op before it on the receiving device had ended.
 
     Returns:
         Spans from the first to the last; gaps between them are time in which nothing that the
@@ -20,7 +23,9 @@ def critical_path(graph: Graph, timeline: Timeline) -> tuple[Span, ...]:
     """
     if not timeline.ops:
         return ()
-    before = _previous(timeline)
+    before, ran = _previous(timeline), dict[str, list[OpSpan]]()
+    for span in timeline.ops:
+        ran.setdefault(span.device, []).append(span)
     arrival = {(s.tensor, s.destination): s for s in timeline.transfers}
     spans: list[Span] = [*timeline.ops, *timeline.transfers]
     at: Span | None = max(spans, key=lambda s: s.end)
@@ -29,6 +34,9 @@ def critical_path(graph: Graph, timeline: Timeline) -> tuple[Span, ...]:
         path.append(at)
         waited = [s for s in _waits(graph, timeline, arrival, at) if s.end <= at.start]
         waited += [s for s in before.get(_name(at), ()) if s.end <= at.start]
+        if isinstance(at, TransferSpan) and all(s.end < at.start for s in waited):
+            there = ran.get(at.destination, [])
+            waited += there[: bisect_right(there, at.start, key=lambda s: s.end)][-1:]
         at = max(waited, key=lambda s: s.end, default=None)
     return tuple(reversed(path))
 

@@ -7,7 +7,9 @@ import pytest
 
 from baechi.cost import Problem
 from baechi.ir.cluster import CONTENTIONS, Cluster, Contention, Device, Link
-from baechi.ir.timeline import OpSpan
+from baechi.ir.graph import Graph
+from baechi.ir.op import Op, Tensor
+from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
 from baechi.models.graphs import chain, fork_join, random_dag
 from baechi.placers import Single
 from baechi.sim import critical_path, simulate
@@ -36,3 +38,13 @@ def test_on_one_device_it_is_every_op(reference: ModuleType) -> None:
     graph = fork_join(3, 2)
     timeline = simulate(Problem(graph, one := Cluster((Device("d", 1 << 20),))), Single().place(graph, one))
     assert len(critical_path(graph, timeline)) == len(graph)
+
+
+def test_a_measured_transfer_may_wait_for_room() -> None:
+    """It was made at 1, and sent when the op at its destination had ended, at 5."""
+    graph = Graph((Op("a", "op", (), (Tensor("x", 8),)), Op("b", "op"), Op("c", "op", ("x",))))
+    ops = (OpSpan("a", "d0", 0.0, 1.0), OpSpan("b", "d1", 0.0, 5.0), OpSpan("c", "d1", 5.75, 7.0))
+    sent = TransferSpan("x", "d0", "d1", 5.25, 5.75, 8)
+    assert critical_path(graph, Timeline(ops, (sent,))) == (ops[1], sent, ops[2])
+    at_once = TransferSpan("x", "d0", "d1", 1.0, 5.75, 8)
+    assert critical_path(graph, Timeline(ops, (at_once,))) == (ops[0], at_once, ops[2])
