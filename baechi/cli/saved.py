@@ -80,16 +80,14 @@ def viewed(path: str, table: str | None = None, known: "dict[str, Graph] | None"
     Raises:
         BaechiError: as `planned`, unless the graph was kept.
     """
-    from baechi.ir.bulk import uncollected
     from baechi.report.files import Step, read_step
 
-    with uncollected():
-        saved, costs = read_step(path), measured_table(table)
-        plan, known = saved.plan, {} if known is None else known
-        if plan.graph not in known:
-            known[plan.graph] = saved_graph(path, plan)
-        graph = known[plan.graph]
-        return Step(path, plan, graph, _timeline(graph, plan, costs), costs, saved.profiled)
+    saved, costs = read_step(path), measured_table(table)
+    plan, known = saved.plan, {} if known is None else known
+    if plan.graph not in known:
+        known[plan.graph] = saved_graph(path, plan)
+    graph = known[plan.graph]
+    return Step(path, plan, graph, _timeline(graph, plan, costs), costs, saved.profiled)
 
 
 def saved_graph(path: str, plan: "Plan") -> "Graph":

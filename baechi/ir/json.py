@@ -8,6 +8,7 @@ from typing import Any
 
 from baechi.document import Entry, Source, load_json
 from baechi.files import write_atomic
+from baechi.ir.bulk import uncollected
 from baechi.ir.graph import Graph
 from baechi.ir.plan import OBJECTIVES, PLAN_SCHEMA, Bounds, Objective, Placed, Plan, Prediction, TransferKey
 from baechi.ir.records import cluster_from_entry, op_from_entry, op_to_dict
@@ -59,9 +60,10 @@ def graph_from_entry(entry: Entry) -> Graph:
     """Read a graph from a document; errors as `graph_from_dict`, with the document's code."""
     _expect_schema(entry, GRAPH_SCHEMA, "B210")
     entry.only(("schema", "name", "meta", "ops"))
-    ops = tuple(op_from_entry(e) for e in entry.at("ops").items())
     meta = entry.find("meta")
-    return Graph(ops, entry.at("name").text(), meta.table() if meta else {})
+    with uncollected():
+        ops = tuple(op_from_entry(e) for e in entry.at("ops").items())
+        return Graph(ops, entry.at("name").text(), meta.table() if meta else {})
 
 
 def read_graph(path: str | Path) -> Graph:
