@@ -60,7 +60,6 @@ def execute(args: argparse.Namespace) -> int:
     step, found = ran
     if args.output:
         write_atomic(args.output, json.dumps(profile_dict(step.plan, found)) + "\n")
-        keep_graph(step.target, step.graph)
         say(f"wrote {args.output}")
     if not args.keep_table:
         _update_table(args.table, found)
@@ -86,6 +85,8 @@ def _placed(args: argparse.Namespace) -> "tuple[Plan, Callable[[], PlannedStep]]
     subject = load_subject(args)
     graph, plan = placed(args, subject, options)
     target = subject.target.lightened(Lighten.of(plan.target))
+    if args.output:
+        keep_graph(target, graph)
     step = PlannedStep(plan, target, graph, timeline_of(graph, plan, subject.table), subject.table)
     return plan, lambda: step
 

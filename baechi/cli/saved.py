@@ -92,7 +92,11 @@ def viewed(path: str, table: str | None = None, known: "dict[str, Graph] | None"
 
 def saved_graph(path: str, plan: "Plan") -> "Graph":
     """The graph that the plan in a file is for: as it was kept, else extracted again; errors as `planned`."""
-    return kept_graph(plan.graph) or _found_target(path, plan).graph
+    if (kept := kept_graph(plan.graph)) is not None:
+        return kept
+    target = _found_target(path, plan)
+    keep_graph(target, target.graph)
+    return target.graph
 
 
 def _timeline(graph: "Graph", plan: "Plan", costs: "CostTable | None") -> "Timeline":
@@ -169,5 +173,4 @@ def saved_target(plan: "Plan") -> "Target":
             f"the plan is for another graph than '{target.name}' gives now ({plan.graph}, not {graph.digest})",
             help="the model, its options or the version of its framework changed: place it again",
         )
-    keep_graph(target, graph)
     return target

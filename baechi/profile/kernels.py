@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from itertools import product
+from itertools import repeat
 from multiprocessing import get_context
 
 from baechi.config import cores
@@ -38,7 +38,8 @@ def compile_all() -> float:
     """
     began = _spent()
     with ProcessPoolExecutor(min(cores(), _MOST_PROCESSES), get_context("spawn")) as pool:
-        list(pool.map(compile_part, *zip(*product(PARTS, OBJECTIVES), strict=True)))
+        for objective in OBJECTIVES:  # the parts of one after those of the other, for they take the same
+            list(pool.map(compile_part, PARTS, repeat(objective)))
     place_steps()
     return _spent() - began
 
