@@ -188,26 +188,30 @@ def two() -> None:
 
 
 def predicted(*models: str) -> None:
-    """What the simulator makes of the op times of a profiled run, beside the steps of that run in which nothing is noted."""
+    """What is said before a first run, from ops measured in one process, and after it, from the op times of the run.
+
+    Both beside the steps of that run in which nothing is noted.
+    """
     from baechi.cli.saved import planned
 
     print(
-        "| model | batch | devices | step predicted | measured | measured / predicted | peaks, measured / predicted |"
+        "| model | batch | devices | predicted by `--measure` | by the profile | measured | measured / predicted | "
+        "peaks, measured / predicted |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for model in models or ("inception_v3", "gnmt", "transformer"):
         for count, caps in {1: "1x8GiB", **CAPS}.items():
             with tempfile.TemporaryDirectory() as folder:
                 plan, batch = Path(folder) / "plan.json", MODELS[model]
-                known = () if count > 1 else ("--measure",)
-                run("place", f"models:{model}", "--batch", batch, "--cluster", caps, "-o", plan, *known)
+                placed = run("place", f"models:{model}", "--batch", batch, "--cluster", caps, "-o", plan, "--measure")
+                first = placed["predicted"]["step_seconds"]
                 ran = run("profile", plan, "--steps", 9, "--warmup", 2)
                 step = planned(str(plan))
             said, measured = step.timeline.step_seconds, ran["step_seconds"]["median"]
             peaks = [ran["peak_bytes"][d] / b for d, b in step.plan.predicted.peak_bytes.items() if b]
             print(
-                f"| {model} | {batch} | {count} | {said:.2f} s | {measured:.2f} s | {measured / said:.2f} | "
-                f"{min(peaks):.3f} to {max(peaks):.3f} |",
+                f"| {model} | {batch} | {count} | {first:.2f} s | {said:.2f} s | {measured:.2f} s | "
+                f"{measured / first:.2f}, {measured / said:.2f} | {min(peaks):.3f} to {max(peaks):.3f} |",
                 flush=True,
             )
 

@@ -33,6 +33,8 @@ __all__ = [
 ALLOWANCE_BYTES = 128 * 2**20
 """What a process may take beside its tensors: stacks of threads, workspaces of kernels, code compiled for them."""
 
+_CLEAN_ALL_BUFFERS = 0  # TBBMALLOC_CLEAN_ALL_BUFFERS
+
 _SIGNS = (
     "can't allocate memory",
     "cannot allocate memory",
@@ -203,6 +205,8 @@ def _free_heap_bytes() -> int:
     """What the C library's allocator holds and nobody uses, after it gave back what it can; 0 when it does not tell."""
     try:
         library = ctypes.CDLL(None)
+        if hasattr(library, "scalable_allocation_command"):  # oneTBB's, where it stands in
+            library.scalable_allocation_command(_CLEAN_ALL_BUFFERS, None)
         trim, ask = library.malloc_trim, library.mallinfo2
     except (AttributeError, OSError):
         return 0

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from baechi.cli.children import child_environment
@@ -45,17 +45,34 @@ def start_workers(plan: "Plan", target: "Target", order: "Order") -> "tuple[Repo
         BaechiError: B606 when this machine lacks a device, B610 when it lacks the memory, B617 when a
             worker dies, or what the first worker that fails raises.
     """
+    from baechi.backends.heap import reusing_environment
     from baechi.backends.pytorch.executor import torch_devices
     from baechi.backends.pytorch.workers.whole import ranks_of
-    from baechi.backends.pytorch.workers.world import World, host_store
     from baechi.jobs.pytorch import torch_program
     from baechi.profile.run import check_memory
 
     torch_devices(plan)
     check_memory(torch_program(target.program), plan)
+    held = [plan.cluster.device[name] for name in ranks_of(plan)] if order.capped else []
+    heaps = {d.name: reusing_environment(plan.predicted.peak_bytes[d.name], d.cap) for d in held if d.backend == "cpu"}
+    try:
+        return _run(plan, target, order, heaps)
+    except BaechiError as error:
+        if error.code != "B615" or not any(heaps.values()):
+            raise
+        return _run(plan, target, order, {})  # more slowly, and without the holes of blocks that are reused
+
+
+def _run(
+    plan: "Plan", target: "Target", order: "Order", heaps: Mapping[str, Mapping[str, str]]
+) -> "tuple[Report, ...]":
+    """The same, with these variables in the environment of the worker of each device."""
+    from baechi.backends.pytorch.workers.whole import ranks_of
+    from baechi.backends.pytorch.workers.world import World, host_store
+
     names = tuple(ranks_of(plan))
     store, port = host_store()
-    with _processes(len(names), port) as processes:
+    with _processes([heaps.get(name, {}) for name in names], port) as processes:
         store.set("order", pickle.dumps(order))
         World(0, len(names), store).publish(_parts(plan, target, order))
         with progress(f"training {target.name} in {len(names)} processes"):
@@ -79,16 +96,17 @@ def _reports(store: Any, count: int) -> "tuple[Report, ...]":
 
 
 @contextlib.contextmanager
-def _processes(count: int, port: int) -> "Iterator[list[subprocess.Popen[bytes]]]":
-    """Worker processes; none of them is left when the block ends."""
+def _processes(own: Sequence[Mapping[str, str]], port: int) -> "Iterator[list[subprocess.Popen[bytes]]]":
+    """Worker processes, each with variables of its own; none of them is left when the block ends."""
+    count = len(own)
     common = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     common |= {"TORCH_CPP_LOG_LEVEL": "ERROR", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     if sys.platform == "linux":
         common["GLOO_SOCKET_IFNAME"] = "lo"
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        for rank in range(count):
-            environment = child_environment({**common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank, more in enumerate(own):
+            environment = child_environment({**common, **more, "RANK": str(rank), "LOCAL_RANK": str(rank)})
             command = [sys.executable, "-m", __name__]
             processes.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=2))
         yield processes

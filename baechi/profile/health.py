@@ -45,6 +45,7 @@ def examine() -> tuple[Finding, ...]:
         _cuda(),
         _cache(),
         _allocator(),
+        _reuse(),
     )
 
 
@@ -121,6 +122,14 @@ def _allocator() -> Finding:
     if not missing:
         return Finding("allocator", True, "keeps its memory between steps")
     return Finding("allocator", None, f"{len(missing)} variables are not set; run sets them for itself")
+
+
+def _reuse() -> Finding:
+    from baechi.backends.heap import reusing_libraries
+
+    if reusing_libraries():
+        return Finding("tight caps", True, "workers reuse their memory by oneTBB's allocator")
+    return Finding("tight caps", None, "workers take new pages for every large block; pip install 'baechi[heap]'")
 
 
 def _short(path: Path) -> str:

@@ -12,9 +12,12 @@ from baechi.backends.plans import plan_in_program_order
 from baechi.backends.pytorch.executor import Executor
 from baechi.backends.pytorch.rewrite import SOURCES
 from baechi.frontends.pytorch.program import TorchProgram
+from baechi.profile.measured import middle_half
 from baechi.profile.memory import temporary_bytes
 
 __all__ = ["OpTimes", "example_inputs", "example_state", "profile_ops"]
+
+_WARMUP = 2  # the heap grows in the first, and still in the second
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class OpTimes:
     """What ops take on one core.
 
     Attributes:
-        by_name: the median over the steps, of each op.
+        by_name: of each op, the mean over the half of the steps that are of middle length: their sum is a step's.
         by_key: the mean over the ops of one key, so that their sum is kept.
         step_seconds: the median of whole steps, the measuring included.
         steps: how many steps were measured.
@@ -54,7 +57,7 @@ def profile_ops(
         inputs: the flattened inputs; made up by default, class indices and token ids then all 0.
         parameters: by name; small random numbers by default.
         buffers: by name.
-        repeats: steps to measure, after one that warms up.
+        repeats: steps to measure, after two that warm up.
         budget_seconds: no further step is begun after this time; one is always measured.
 
     Raises:
@@ -77,19 +80,20 @@ def profile_ops(
     with Executor(program, plan) as executor:
         executor.load({**made, **(parameters or {})}, {**made, **(buffers or {})})
         runner = executor.make_runner({"ENTER": enter, "LEAVE": leave})
-        for i in range(repeats + 1):
-            if i == 1:
+        for i in range(_WARMUP + repeats):
+            if i == _WARMUP:
                 spans.clear()
                 steps.clear()
             start = time.perf_counter()
             executor.run(runner, executor.values(given))
             steps.append(time.perf_counter() - start)
-            if i >= 1 and time.perf_counter() - begin > budget_seconds:
+            if i >= _WARMUP and time.perf_counter() - begin > budget_seconds:
                 break
         actions = executor.schedule.actions
         peaks = temporary_bytes(executor, given)
     temporaries = {a.op: _beside_results(program, a.op, peak) for a, peak in zip(actions, peaks, strict=True)}
-    by_name = {actions[i].op: statistics.median(times) for i, times in sorted(spans.items())}
+    middle = middle_half(steps)
+    by_name = {actions[i].op: statistics.fmean(times[k] for k in middle) for i, times in sorted(spans.items())}
     return OpTimes(by_name, _by_key(program, by_name), statistics.median(steps), len(steps), temporaries)
 
 

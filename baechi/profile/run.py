@@ -65,7 +65,7 @@ def measure_ops(
     seed: int = 0,
     beside: int = 0,
 ) -> dict[str, float]:
-    """Median time of each kind of op on one core, in seconds by `Op.key`, in steps on real weights and inputs.
+    """Time of each kind of op on one core, in seconds by `Op.key`, in steps on real weights and inputs.
 
     Real ones, because arithmetic on the tiny numbers that made-up ones lead to is up to ten times slower.
 
@@ -83,7 +83,7 @@ def measure_ops(
     flat = pytree.tree_flatten(tuple(inputs))[0]
     parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
     with busy_neighbours(beside):
-        return dict(profile_ops(program, inputs=flat, parameters=parameters, buffers=buffers, repeats=3).by_key)
+        return dict(profile_ops(program, inputs=flat, parameters=parameters, buffers=buffers, repeats=4).by_key)
 
 
 def check_memory(program: "TorchProgram", plan: Plan) -> None:

@@ -10,6 +10,7 @@ from baechi.ir.cluster import Cluster
 from baechi.ir.graph import Graph
 from baechi.ir.plan import Plan
 from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
+from baechi.profile.measured import middle_half
 
 __all__ = ["Curve", "Notes", "StepNotes", "busy_steps", "op_times", "own_seconds", "timelines"]
 
@@ -144,7 +145,8 @@ def op_times(graph: Graph, cluster: Cluster, steps: Sequence[Timeline]) -> dict[
     """
     each: dict[str, list[float]] = {}
     kind = {}
-    for step in _middle_half(steps):
+    for k in middle_half([step.step_seconds for step in steps]):
+        step = steps[k]
         for span, seconds in zip(step.ops, own_seconds(step, cluster), strict=True):
             each.setdefault(span.op, []).append(seconds)
             kind[span.op] = cluster.device[span.device].type
@@ -153,11 +155,6 @@ def op_times(graph: Graph, cluster: Cluster, steps: Sequence[Timeline]) -> dict[
         if op.key and any(each.get(op.name, ())):
             found[kind[op.name]].setdefault(op.key, []).append(statistics.fmean(each[op.name]))
     return {kind: {key: statistics.fmean(t) for key, t in found[kind].items()} for kind in sorted(found)}
-
-
-def _middle_half(steps: Sequence[Timeline]) -> Sequence[Timeline]:
-    quarter = (len(steps) + 1) // 4
-    return sorted(steps, key=lambda step: step.step_seconds)[quarter : len(steps) - quarter]
 
 
 def own_seconds(step: Timeline, cluster: Cluster) -> list[float]:

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from baechi.backends.heap import reusing_environment
 from baechi.backends.limits import allocations, explain_out_of_memory
 
 MB = 1_000_000
@@ -37,8 +39,8 @@ print("trained")
 """
 
 
-def train(cap_bytes: int) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def train(cap_bytes: int, more: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
     command = [sys.executable, "-c", TRAIN, str(cap_bytes)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
 
@@ -46,23 +48,37 @@ def train(cap_bytes: int) -> "subprocess.CompletedProcess[str]":
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit a process's memory")
 
 
+REUSING = reusing_environment(900 * MB, 1000 * MB, {})
+heaps = pytest.mark.parametrize(
+    "heap",
+    [
+        pytest.param({}, id="glibc"),
+        pytest.param(REUSING, id="tbb", marks=pytest.mark.skipif(not REUSING, reason="tbb is not installed")),
+    ],
+)
+reusing = pytest.mark.skipif(not REUSING, reason="tbb is not installed")
+
+
 @linux
-def test_a_process_trains_within_what_its_tensors_need() -> None:
+@heaps
+def test_a_process_trains_within_what_its_tensors_need(heap: Mapping[str, str]) -> None:
     """Parameters, gradients and two states are 384 MB; the update needs two temporaries for a list of tensors."""
-    ran = train(384 * MB + 2 * 96 * MB)
+    ran = train(384 * MB + 2 * 96 * MB, heap)
     assert (ran.returncode, ran.stdout) == (0, "trained\n"), ran.stderr
 
 
 @linux
-def test_a_process_that_needs_more_ends_with_one_clear_error() -> None:
-    ran = train(200 * MB)
+@heaps
+def test_a_process_that_needs_more_ends_with_one_clear_error(heap: Mapping[str, str]) -> None:
+    ran = train(200 * MB, heap)
     assert ran.returncode == 1
     assert ran.stderr.startswith("error[B615]: the worker of 'cpu:3' passed its cap of 191 MiB\n  help: ")
     assert len(ran.stderr.splitlines()) == 2
 
 
 @linux
-def test_free_memory_of_the_allocator_is_no_gift() -> None:
+@heaps
+def test_free_memory_of_the_allocator_is_no_gift(heap: Mapping[str, str]) -> None:
     """150 MB that were freed before the limit are part of the cap, not beside it, though the heap keeps them."""
     program = """
 import torch
@@ -84,11 +100,76 @@ except RuntimeError:
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        env={**os.environ, **tuned},
+        env={**os.environ, **tuned, **heap},
         timeout=120,
         check=False,
     )
     assert 100 <= int(ran.stdout) <= 240, ran.stderr
+
+
+@linux
+@reusing
+@pytest.mark.parametrize("megabytes", [4, 100])
+def test_a_freed_block_is_used_again_without_a_page_fault(megabytes: int) -> None:
+    """Of the C library, each large block has pages of its own under a tight cap: 256 of 4 KiB, or fewer larger ones."""
+    program = """
+import resource, sys, torch
+from baechi.backends.heap import is_reusing, map_large_blocks
+assert is_reusing() and not map_large_blocks()
+
+def faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+for _ in range(3):
+    torch.ones(int(sys.argv[1]) * 2**18)
+before = faults()
+for _ in range(20):
+    torch.ones(int(sys.argv[1]) * 2**18)
+print(faults() - before)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(megabytes)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **REUSING},
+        timeout=120,
+        check=False,
+    )
+    assert int(ran.stdout) < 200, ran.stderr
+
+
+@linux
+@reusing
+def test_what_is_kept_for_reuse_is_given_back_when_memory_runs_out() -> None:
+    """250 MB of 3 MB blocks are freed under a cap of 300 MB; then blocks of 7 MB have room that none of theirs has."""
+    program = """
+import torch
+from baechi.backends.limits import limit_memory
+limit_memory(300_000_000, allowance_bytes=20_000_000)
+small = [torch.ones(750_000) for _ in range(97)]
+del small[1:84]
+large = [torch.ones(1_750_000) for _ in range(30)]
+print(len(large))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **REUSING},
+        timeout=120,
+        check=False,
+    )
+    assert ran.stdout == "30\n", ran.stderr
+
+
+@reusing
+def test_a_process_reuses_memory_where_it_is_neither_plenty_nor_full() -> None:
+    cap, beside = 10_000 * MB, {"LD_PRELOAD": "/lib/other.so"}
+    assert reusing_environment(5_000 * MB, cap) == {}  # plenty
+    assert reusing_environment(9_500 * MB, cap) == {}  # rounded up by an eighth it would be too much
+    found = reusing_environment(8_000 * MB, cap, beside)
+    assert found["LD_PRELOAD"].startswith("/lib/other.so:")
+    assert "tbbmalloc_proxy" in found["LD_PRELOAD"]
 
 
 @linux
