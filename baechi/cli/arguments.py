@@ -56,7 +56,7 @@ def add_target_arguments(parser: argparse.ArgumentParser, also: str = "") -> Non
     devices.add_argument("--devices", type=positive, metavar="K", help="another number of devices")
     devices.add_argument("--contention", choices=_CONTENTIONS, help="how transfers contend")
     costs = parser.add_argument_group("the costs")
-    costs.add_argument("--measure", action="store_true", help="run the step here once, op by op, and keep the times")
+    costs.add_argument("--measure", action="store_true", help="run the step here, op by op, and keep the times")
     costs.add_argument("--table", metavar="FILE", help="where measured op times are kept")
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from baechi.cli.arguments import (
@@ -13,14 +13,16 @@ from baechi.cli.arguments import (
 )
 from baechi.cli.kept import keep_graph
 from baechi.cli.output import SearchLine, emit, emit_json, say
+from baechi.cli.saved import PlannedStep
 from baechi.cli.subject import load_subject, restart_tuned
+from baechi.cli.trial import tried
 
 if TYPE_CHECKING:
     from baechi.cli.subject import Subject
     from baechi.ir.graph import Graph
     from baechi.ir.plan import Plan
 
-__all__ = ["configure", "execute", "placed"]
+__all__ = ["configure", "execute", "placed", "planned_step"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +45,9 @@ def execute(args: argparse.Namespace) -> int:
 
     subject = load_subject(args)
     graph, plan = placed(args, subject, options)
+    if args.measure and (table := tried(planned_step(subject, graph, plan), seed=args.seed, table_file=args.table)):
+        subject = replace(subject, table=table)
+        graph, plan = placed(args, subject, options)
     if args.output:
         write_plan(plan, args.output)
         keep_graph(subject.target, graph)
@@ -80,3 +85,12 @@ def placed(args: argparse.Namespace, subject: "Subject", options: Mapping[str, A
             recompute=args.recompute,
             offload=args.offload,
         )
+
+
+def planned_step(subject: "Subject", graph: "Graph", plan: "Plan") -> PlannedStep:
+    """What `placed` made, with the target of the graph that its plan is for and what the simulator expects."""
+    from baechi.api import timeline_of
+    from baechi.passes.lighten import Lighten
+
+    target = subject.target.lightened(Lighten.of(plan.target))
+    return PlannedStep(plan, target, graph, timeline_of(graph, plan, subject.table), subject.table)

@@ -16,7 +16,7 @@ from baechi.cli.arguments import (
 from baechi.cli.carriers import carrier_of
 from baechi.cli.kept import keep_graph
 from baechi.cli.output import check_folder, emit, emit_json, say
-from baechi.cli.place import placed
+from baechi.cli.place import placed, planned_step
 from baechi.cli.saved import PlannedStep, is_saved, planned
 from baechi.cli.subject import load_subject, restart_tuned
 from baechi.cli.workers import is_worker
@@ -78,17 +78,12 @@ def _saved(args: argparse.Namespace) -> "tuple[Plan, Callable[[], PlannedStep]]"
 
 def _placed(args: argparse.Namespace) -> "tuple[Plan, Callable[[], PlannedStep]]":
     """The step of a target, placed."""
-    from baechi.api import timeline_of
-    from baechi.passes.lighten import Lighten
-
     options = placer_options(args)
     subject = load_subject(args)
-    graph, plan = placed(args, subject, options)
-    target = subject.target.lightened(Lighten.of(plan.target))
+    step = planned_step(subject, *placed(args, subject, options))
     if args.output:
-        keep_graph(target, graph)
-    step = PlannedStep(plan, target, graph, timeline_of(graph, plan, subject.table), subject.table)
-    return plan, lambda: step
+        keep_graph(step.target, step.graph)
+    return step.plan, lambda: step
 
 
 def _update_table(path: str | None, found: "Profiled") -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from baechi.errors import BaechiError
 from baechi.ir.json import read_plan
 
 
@@ -177,6 +178,45 @@ def test_measured_times_are_kept_and_used(cli, tmp_path: Path) -> None:
     without = cli(*args[:-3], "--json", "--placer", "single")
     assert without.data["predicted"]["step_seconds"] != measured.data["predicted"]["step_seconds"]
     assert measured.data["predicted"]["step_seconds"] >= max(times.values())
+
+
+PAIR = (
+    "place",
+    "models:mlp",
+    "--batch",
+    8,
+    "--set",
+    "width=64",
+    "--cluster",
+    "2x1GiB",
+    "--placer",
+    "round-robin",
+    "--measure",
+)
+
+
+def test_a_plan_of_several_processes_is_tried_before_the_one_that_counts(cli, tmp_path: Path) -> None:
+    table = tmp_path / "ops.json"
+    tried = cli(*PAIR, "--table", table, "--json")
+    assert (tried.code, tried.err.count("note: tried for some steps of ")) == (0, 1)
+    assert len(set(tried.data["device"].values())) == 2
+    kept = json.loads(table.read_text())
+    again = cli(*PAIR[:-1], "--table", table, "--json")  # with the times of the trial, which were kept
+    assert again.data["predicted"] == tried.data["predicted"]
+    assert "tried" not in again.err
+    assert json.loads(table.read_text()) == kept
+
+
+def test_without_a_trial_the_times_of_one_process_count(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from baechi.cli import carriers
+
+    def full(*_: object) -> None:
+        raise BaechiError("B610", "this machine has 1 MiB")
+
+    monkeypatch.setattr(carriers, "_PYTORCH", carriers._PYTORCH._replace(profile=full))
+    ran = cli(*PAIR, "--table", tmp_path / "ops.json")
+    assert ran.code == 0
+    assert "note: no trial, so ops have the times of one process: this machine has 1 MiB" in ran.err
 
 
 NET = """

@@ -17,7 +17,9 @@ import pytest
 import torch
 
 from baechi.backends.pytorch.steps import latest
+from baechi.cli import workers
 from baechi.cli.main import main
+from baechi.errors import BaechiError
 from baechi.ir.json import read_plan
 from baechi.profile.run import train
 from baechi.target import Target, load_target
@@ -58,6 +60,25 @@ def place(home: Path, name: str, target: Sequence[str], devices: int) -> Path:
     assert main(["place", *target, "--cluster", str(cluster), "--placer", "round-robin", "-o", str(path)]) == 0
     assert {device for device, ops in read_plan(path).order.items() if ops} == {f"cpu:{i}" for i in range(devices)}
     return path
+
+
+def test_where_reused_blocks_leave_holes_that_pass_the_cap_it_runs_again_without(
+    home: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = place(home, "holes", MLP, 2)
+    heap, runs = {"BAECHI_TEST_HEAP": "1"}, []
+    monkeypatch.setattr("baechi.backends.heap.reusing_environment", lambda *_: heap)
+    real = workers._run
+
+    def run(plan: Any, target: Any, order: Any, heaps: Any) -> Any:
+        runs.append(heaps)
+        if heaps:
+            raise BaechiError("B615", "the worker of 'cpu:1' passed its cap of 1.00 GiB")
+        return real(plan, target, order, heaps)
+
+    monkeypatch.setattr(workers, "_run", run)
+    assert cli("run", plan, "--steps", 1).code == 0
+    assert runs == [{"cpu:0": heap, "cpu:1": heap}, {}]
 
 
 @pytest.fixture(scope="module")
