@@ -89,7 +89,5 @@ def _placed(args: argparse.Namespace) -> "tuple[Plan, Callable[[], PlannedStep]]
 def _update_table(path: str | None, found: "Profiled") -> None:
     from baechi.profile.tables import read_table, write_table
 
-    table = read_table(path, missing_ok=True)
-    for kind, times in found.ops.items():
-        table = table.updated(kind, times)
+    table = read_table(path, missing_ok=True).merged(found.ops)
     say(f"wrote {write_table(table, path)}: {sum(map(len, found.ops.values()))} kinds of ops, as they ran here")

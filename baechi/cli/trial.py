@@ -44,9 +44,8 @@ def tried(step: PlannedStep, *, seed: int, table_file: str | None) -> "CostTable
         return None
     if ran is None or step.table is None:
         return None
-    found, table = ran[1], step.table
-    for kind, times in found.ops.items():
-        table = table.updated(kind, times)
+    found = ran[1]
+    table = step.table.merged(found.ops)
     took, expected = found.measured.step_seconds, plan.predicted.step_seconds
     say(f"note: tried for some steps of {format_seconds(took)}, {format_seconds(expected)} by the ops of one process")
     write_table(table, table_file)

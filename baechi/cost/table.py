@@ -29,3 +29,10 @@ class CostTable:
         """This table with more times, the new ones winning."""
         merged = {**self.seconds.get(device_type, {}), **seconds}
         return CostTable({**self.seconds, device_type: merged})
+
+    def merged(self, seconds: Mapping[str, Mapping[str, float]]) -> "CostTable":
+        """This table with more times of several device types, the new ones winning."""
+        table = self
+        for kind, times in seconds.items():
+            table = table.updated(kind, times)
+        return table

@@ -18,7 +18,7 @@ from baechi.ir.cluster import Device, Link
 
 __all__ = ["Machine", "cache_directory", "cached", "least_seconds", "measure_cpu", "tuned_environment"]
 
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,9 @@ class Machine:
         launch_seconds: the least time of an op.
         copy_bytes_per_second: of one tensor copied between two virtual devices.
         handoff_seconds: from one thread's signal to another thread's next instruction.
-        wire_bytes_per_second: of one tensor sent from one process to another.
-        wire_seconds: the least time of that.
+        wire_bytes_per_second: of one tensor sent from one process to another, by the time that it takes of both
+            their cores.
+        wire_seconds: what any takes besides.
         cores: of the machine, as far as this process may use them.
     """
 

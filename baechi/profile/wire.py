@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-__all__ = ["main", "measure_wire", "one_way_seconds", "raw_bandwidth", "wire_points"]
+__all__ = ["main", "measure_wire", "raw_bandwidth", "transfer_seconds", "wire_points"]
 
 _SMALLEST, _LARGE = 4, (4 * 2**20, 16 * 2**20)
 _SIZES = (_SMALLEST, 2**16, 2**18, 2**20, *_LARGE)
 _PATIENCE_SECONDS = 30.0
 _RING = 4
+_COLD_BYTES = 64 * 2**20
 
 
 def raw_bandwidth(peer: int, nbytes: int, repeats: int, *, ring: int = _RING) -> float:
@@ -58,25 +59,28 @@ def raw_bandwidth(peer: int, nbytes: int, repeats: int, *, ring: int = _RING) ->
     return note.item()
 
 
-def one_way_seconds(peer: int, nbytes: int, repeats: int) -> float:
-    """Least time for one tensor to get to the other rank: half of there and back again.
+def transfer_seconds(peer: int, nbytes: int, repeats: int) -> float:
+    """Processor time that it takes of both ends to get one tensor, which is in no cache, from one to the other.
 
-    Both ranks call it, in a process group that stands.
+    A step keeps the cores busy, so that what a transfer takes of them is what it costs, not how soon it can be there
+    when nothing else runs: copying into the system's buffers and out of them, and waking who waits.
+
+    Both ranks call it, in a process group that stands, and learn the same.
 
     Args:
         peer: the other rank.
         nbytes: of the tensor, a multiple of 4.
-        repeats: how often it is tried.
+        repeats: how often it goes there and back.
     """
     leads = dist.get_rank() < peer
-    tensor = torch.zeros(nbytes // 4)
-    _turn(leads, peer, tensor)
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        _turn(leads, peer, tensor)
-        best = min(best, time.perf_counter() - start)
-    return best / 2
+    tensors = [torch.zeros(nbytes // 4) for _ in range(max(2, min(repeats, _COLD_BYTES // max(nbytes, 1))))]
+    _turn(leads, peer, tensors[0])
+    began = time.process_time()
+    for i in range(repeats):
+        _turn(leads, peer, tensors[i % len(tensors)])
+    spent = torch.tensor([time.process_time() - began], dtype=torch.float64)
+    dist.all_reduce(spent)
+    return spent.item() / (2 * repeats)
 
 
 def _turn(leads: bool, peer: int, tensor: torch.Tensor) -> None:
@@ -90,7 +94,8 @@ def _turn(leads: bool, peer: int, tensor: torch.Tensor) -> None:
 
 
 def measure_wire() -> tuple[float, float] | None:
-    """Latency in seconds and bytes per second between two new processes; None where gloo does not work."""
+    """`transfer_seconds` between two new processes, as seconds of any tensor and bytes per second; None where gloo does
+    not work."""
     points = dict(wire_points())
     if not points:
         return None
@@ -99,7 +104,7 @@ def measure_wire() -> tuple[float, float] | None:
 
 
 def wire_points() -> tuple[tuple[int, float], ...]:
-    """Bytes, and the least seconds that they take between two new processes; none where gloo does not work."""
+    """Bytes, and their `transfer_seconds` between two new processes; none where gloo does not work."""
     with tempfile.TemporaryDirectory() as folder:
         ranks = [_start(rank, Path(folder) / "rendezvous") for rank in (0, 1)]
         try:
@@ -133,7 +138,7 @@ def main(rank: int, rendezvous: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
     peer = 1 - rank
-    points = [(nbytes, one_way_seconds(peer, nbytes, 15 if nbytes in _LARGE else 300)) for nbytes in _SIZES]
+    points = [(nbytes, transfer_seconds(peer, nbytes, 15 if nbytes in _LARGE else 300)) for nbytes in _SIZES]
     dist.destroy_process_group()
     if rank == 0:
         print(json.dumps(points))

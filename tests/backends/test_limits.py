@@ -79,7 +79,10 @@ def test_a_process_that_needs_more_ends_with_one_clear_error(heap: Mapping[str, 
 @linux
 @heaps
 def test_free_memory_of_the_allocator_is_no_gift(heap: Mapping[str, str]) -> None:
-    """150 MB that were freed before the limit are part of the cap, not beside it, though the heap keeps them."""
+    """150 MB that were freed before the limit are part of the cap, not beside it, though the heap keeps them.
+
+    The cap and its allowance are 234 MB; glibc says what else it has free, oneTBB's regions do not.
+    """
     program = """
 import torch
 from baechi.backends.limits import limit_memory
@@ -104,7 +107,7 @@ except RuntimeError:
         timeout=120,
         check=False,
     )
-    assert 100 <= int(ran.stdout) <= 240, ran.stderr
+    assert 100 <= int(ran.stdout) <= 234 + (20 if heap else 6), ran.stderr
 
 
 @linux

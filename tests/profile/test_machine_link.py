@@ -26,11 +26,12 @@ MACHINE = Machine(
 RANK = """
 import sys
 import torch.distributed as dist
-from baechi.profile.wire import one_way_seconds, raw_bandwidth
+from baechi.profile.wire import raw_bandwidth, transfer_seconds
 
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method=sys.argv[2], rank=rank, world_size=2)
-print(repr(raw_bandwidth(1 - rank, 2**20, 7)), one_way_seconds(1 - rank, 4, 3) > 0)
+small, large = (transfer_seconds(1 - rank, nbytes, 9) for nbytes in (4, 2**24))
+print(repr(raw_bandwidth(1 - rank, 2**20, 7)), repr(small), repr(large))
 dist.destroy_process_group()
 """
 
@@ -51,9 +52,10 @@ def test_both_ranks_learn_what_the_sender_measured(tmp_path: Path) -> None:
     ]
     said = [process.communicate(timeout=120)[0] for process in ranks]
     assert said[0] == said[1]
-    rate, latency_is_positive = said[0].split()
-    assert float(rate) > 0
-    assert latency_is_positive == "True"
+    rate, small, large = map(float, said[0].split())
+    assert rate > 0
+    assert 0 < small < large
+    assert large > 2**24 / 1e11  # no core copies faster
 
 
 def test_two_processes_are_measured() -> None:
