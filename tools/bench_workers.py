@@ -188,7 +188,7 @@ def two() -> None:
 
 
 def predicted(*models: str) -> None:
-    """What is said before a first run, from ops measured in one process, and after it, from the op times of the run.
+    """What `place --measure` says before a first run, and the simulator after it, from the op times of the run.
 
     Both beside the steps of that run in which nothing is noted.
     """

@@ -45,9 +45,11 @@ def execute(args: argparse.Namespace) -> int:
 
     subject = load_subject(args)
     graph, plan = placed(args, subject, options)
-    if args.measure and (table := tried(planned_step(subject, graph, plan), seed=args.seed, table_file=args.table)):
-        subject = replace(subject, table=table)
-        graph, plan = placed(args, subject, options)
+    if args.measure:
+        table = tried(plan, lambda: planned_step(subject, graph, plan), seed=args.seed, table_file=args.table)
+        if table is not None:
+            subject = replace(subject, table=table)
+            graph, plan = placed(args, subject, options)
     if args.output:
         write_plan(plan, args.output)
         keep_graph(subject.target, graph)
