@@ -11,6 +11,7 @@ from baechi.placers.metis import Metis
 from baechi.placers.pipeline import Pipeline
 from baechi.placers.portfolio import Auto
 from baechi.placers.sct import Sct
+from baechi.placers.teams import Teams
 from baechi.placers.topo import Topo
 from baechi.placers.watch import Progress
 
@@ -29,6 +30,7 @@ __all__ = [
     "RoundRobin",
     "Sct",
     "Single",
+    "Teams",
     "Topo",
     "check_placer",
     "get_placer",
@@ -37,7 +39,7 @@ __all__ = [
 
 PLACERS: dict[str, type[Placer]] = {
     placer.name: placer
-    for placer in (Topo, Etf, Sct, Heft, Metis, Single, Contiguous, Pipeline, RoundRobin, Expert, Auto, Exact)
+    for placer in (Topo, Etf, Sct, Heft, Metis, Single, Contiguous, Teams, Pipeline, RoundRobin, Expert, Auto, Exact)
 }
 
 

@@ -16,6 +16,7 @@ from baechi.ir.bulk import uncollected
 from baechi.ir.cluster import Cluster
 from baechi.ir.graph import Graph
 from baechi.ir.plan import Bounds, Placed, Plan, Prediction
+from baechi.placers.effort import visits
 from baechi.placers.repair import repair
 from baechi.placers.variants import Variant, variants
 from baechi.placers.watch import Progress, Watch
@@ -28,7 +29,10 @@ from baechi.sim.transfers import Transfers
 from baechi.units import TICKS_PER_SECOND, format_bytes, to_seconds
 from baechi.version import __version__
 
-__all__ = ["Placer", "Scored", "Solution", "best_of", "make_plan"]
+__all__ = ["Placer", "Scored", "Solution", "best_of", "make_plan", "mends_few"]
+
+_MENDED = 20_000  # visits up to which every schedule that is over a cap is mended
+_NEAR = 0.05  # of the bound, so near to it that mending is not worth its time
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Placer(ABC):
     def solve(self, problem: Problem, views: Sequence[Variant], seed: int, watch: Watch) -> "Solution":
         """The best schedule for any of the views of a problem, mended where it is over a cap.
 
+        Where mending takes long (`mends_few`) and the best that is known is near the bound, only what is shorter is mended.
+
         Raises:
             Infeasible: B502 when it does not fit.
         """
@@ -64,6 +70,8 @@ class Placer(ABC):
             return Solution(best.schedule, judged=best.judged)
         if not self.repairs:
             raise _over(self, problem, best.schedule)
+        if mends_few(problem) and watch.is_near(_NEAR) and (watch.ticks or 0) <= best.score[1]:
+            raise _not_found(self, problem, best.schedule)
         mended = (repair(view, one.schedule, seed) for view, one in zip(views, found, strict=True))
         best = best_of(problem, mended)
         if best.score[0] > 0:
@@ -114,6 +122,11 @@ def make_plan(placer: Placer, problem: Problem, seed: int, show: Callable[[Progr
     proofs = Bounds({**proofs.proofs, **more})
     with uncollected():
         return _write(placer, problem, schedule, run, x, proofs, time.process_time() - began, seed)
+
+
+def mends_few(problem: Problem) -> bool:
+    """Whether mending a schedule takes so long that it is not done for next to nothing."""
+    return visits(problem.arrays) > _MENDED
 
 
 class Solution(NamedTuple):

@@ -21,7 +21,7 @@ from baechi.cost.problem import LINK, Ints, Problem
 from baechi.placers import stages
 from baechi.placers.base import Placer
 from baechi.placers.segments import splits
-from baechi.placers.stages import BACKWARD, FORWARD, UPDATE, WEIGHT, Labels
+from baechi.placers.stages import BACKWARD, FORWARD, UPDATE, WEIGHT
 from baechi.placers.timetable import Rules, alternating, order, timetable
 from baechi.sim.evaluate import Schedule
 
@@ -33,7 +33,6 @@ _ROUNDS = (2, 1, 4)
 """Stages a device."""
 _PATIENCE = 0.1
 """Of the work of a stage: for how long a device waits for the micro-batch that comes first."""
-_KIND = {"forward": FORWARD, "backward": BACKWARD, "update": UPDATE}
 
 
 class _Policy(NamedTuple):
@@ -125,7 +124,7 @@ class _Line:
 
     def __init__(self, problem: Problem) -> None:
         self.a = a = problem.arrays
-        self.labels = _labels(problem)
+        self.labels = stages.labels_of(problem)
         self.copies = int(self.labels.copy.max()) + 1
         self.groups = np.argsort(stages.positions(a, self.labels), kind="stable")
         place = np.argsort(self.groups)
@@ -192,17 +191,6 @@ class _Pipeline:
         most = room * policy.room if policy.room else np.full(self.devices, copies * self.rounds)
         patience = int(seconds.sum(axis=0).mean() * _PATIENCE)
         return timetable(seconds, self.delay, self.home, copies, Rules(np.array(policy.first), most, patience))
-
-
-def _labels(problem: Problem) -> Labels:
-    ops = problem.graph.ops
-    index = {op.name: i for i, op in enumerate(ops)}
-    return Labels(
-        np.array([-1 if op.copy is None else op.copy for op in ops], np.int64),
-        np.array([_KIND[op.phase] for op in ops], np.int64),
-        np.array([index.get(op.forward or "", -1) for op in ops], np.int64),
-        stages.early(problem.arrays),
-    )
 
 
 def _share(values: NDArray[Any]) -> Floats:

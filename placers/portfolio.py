@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 
 from baechi.cost.problem import Arrays, Problem
 from baechi.errors import Infeasible
-from baechi.placers.base import Placer, Scored, Solution
+from baechi.placers.base import Placer, Scored, Solution, mends_few
 from baechi.placers.etf import Etf
 from baechi.placers.fixed import Contiguous, Single
 from baechi.placers.heft import Heft
@@ -18,6 +18,7 @@ from baechi.placers.metis import Metis
 from baechi.placers.pipeline import Pipeline
 from baechi.placers.sct import Sct
 from baechi.placers.search import improve, justify, passes_for, tries_for
+from baechi.placers.teams import Teams
 from baechi.placers.topo import Topo
 from baechi.placers.variants import Variant
 from baechi.placers.watch import Watch, is_interrupt
@@ -32,7 +33,7 @@ _THREADS = 2  # whatever the machine has: a search does not depend on how many r
 _ROUNDS = 4
 _PATIENCE = 2  # rounds without success after which a field is left
 _ROUND_SECONDS = 1.5
-_LARGEST_PROGRAMME = 50_000  # ops up to which m-SCT and METIS take part
+_LARGEST_PROGRAMME = 50_000  # ops up to which teams, m-SCT and METIS take part
 _LARGEST_PROOF = 120  # groups up to which a budget pays for a proof
 _SEARCH_SHARE = 0.4  # of such a budget
 _SEQUENCES = 0.05  # of the work, for the sequence alone
@@ -48,7 +49,7 @@ class _Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Auto(Placer):
-    """Never worse than doing less: one device, contiguous splits, m-TOPO, m-ETF, m-SCT, HEFT, METIS where
+    """Never worse than doing less: one device, contiguous splits, m-TOPO, m-ETF, m-SCT, HEFT, teams, METIS where
     it is installed and, of micro-batches, pipelines compete in the simulator, and local search goes
     on from the best of them. With a budget, small graphs then go to the constraint programme.
 
@@ -151,10 +152,15 @@ class Auto(Placer):
 
 
 def _members(problem: Problem) -> Iterator[Placer]:
-    yield from (Single(), Contiguous(), Topo(), Etf(), Heft())
+    size = len(problem.graph)
+    quick: tuple[Placer, ...] = (Single(), Contiguous(), Topo(), Etf(), Heft())
+    if size <= _LARGEST_PROGRAMME:
+        # first where mending takes long, for where theirs is near the bound, little is mended
+        quick = (Teams(), *quick) if mends_few(problem) else (*quick, Teams())
+    yield from quick
     if any(op.copy is not None for op in problem.graph.ops):
         yield Pipeline()
-    if len(problem.graph) <= _LARGEST_PROGRAMME:
+    if size <= _LARGEST_PROGRAMME:
         yield Sct()
         if Metis.available():
             yield Metis()

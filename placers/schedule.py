@@ -42,6 +42,7 @@ from baechi.sim.heap import heap_pop, heap_push
 __all__ = ["ListSchedule", "list_schedule"]
 
 _NEVER = 2**63 - 1
+_LOOKED_AT = 64  # ops for each device
 
 
 class ListSchedule(NamedTuple):
@@ -253,13 +254,17 @@ def _next_moment(a: Arrays, s: State) -> int:
 
 @leaf
 def _least_over(a: Arrays, s: State) -> tuple[int, int]:
-    """At a dead end, the ready op that goes least over a cap, and where; -1 when there is none."""
+    """At a dead end, of some ready ops that fit nowhere, the one that goes least over a cap, and where; -1: none."""
     best, where, least = NONE, NONE, _NEVER
     for p in range(len(a.cap)):
-        for k in range(s.stuck_count[p]):
+        looked = 0
+        for k in range(s.stuck_count[p] - 1, -1, -1):
             i = s.stuck[p, k]
             if may_run(a, i, p, s):
                 over = over_cap(a, i, p, s)
                 if over < least or (over == least and a.rank[i] < a.rank[best]):
                     best, where, least = i, p, over
+                looked += 1
+                if looked == _LOOKED_AT:
+                    break
     return best, where

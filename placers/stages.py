@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from baechi.cost.jit import kernel, leaf
-from baechi.cost.problem import TOKEN, Arrays, Ints
+from baechi.cost.problem import TOKEN, Arrays, Ints, Problem
 
 __all__ = [
     "BACKWARD",
@@ -18,6 +18,7 @@ __all__ = [
     "draws",
     "early",
     "kinds",
+    "labels_of",
     "positions",
 ]
 
@@ -25,6 +26,7 @@ FORWARD, BACKWARD, WEIGHT, UPDATE = range(4)
 """Kinds of work of a stage: `BACKWARD` is what other stages wait for, `WEIGHT` the rest of the backward pass."""
 
 _NEVER = 2**62
+_KIND = {"forward": FORWARD, "backward": BACKWARD, "update": UPDATE}
 
 
 class Labels(NamedTuple):
@@ -41,6 +43,18 @@ class Labels(NamedTuple):
     phase: Ints
     twin: Ints
     early: Ints
+
+
+def labels_of(problem: Problem) -> Labels:
+    """The labels of a step's ops."""
+    ops = problem.graph.ops
+    index = problem.graph.index
+    return Labels(
+        np.array([-1 if op.copy is None else op.copy for op in ops], np.int64),
+        np.array([_KIND[op.phase] for op in ops], np.int64),
+        np.array([index.get(op.forward or "", -1) for op in ops], np.int64),
+        early(problem.arrays),
+    )
 
 
 @kernel

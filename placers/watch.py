@@ -69,11 +69,15 @@ class Watch:
         """Until the budget is spent; None without one."""
         return None if self.budget is None else max(0.0, self.budget - self.progress.seconds)
 
+    def is_near(self, gap: float) -> bool:
+        """Whether the best is no farther from the bound than this fraction of it."""
+        known = self.progress.gap
+        return known is not None and known <= gap
+
     @property
     def done(self) -> bool:
         """Whether the time is up or the best is good enough."""
-        gap = self.progress.gap
-        return self.seconds_left == 0.0 or (gap is not None and gap <= self.gap)
+        return self.seconds_left == 0.0 or self.is_near(self.gap)
 
 
 def is_interrupt(error: BaseException | None) -> bool:

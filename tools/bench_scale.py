@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--placers", default="m-etf,m-sct,auto")
     parser.add_argument("--devices", default="8")
     parser.add_argument("--llama", action="store_true")
+    parser.add_argument("--memory", default="1TiB", help="of each device of the Llama's")
     args = parser.parse_args()
     placers, numbers = args.placers.split(","), [int(number) for number in args.devices.split(",")]
     for placer in placers:  # compiles
@@ -77,7 +78,7 @@ def main() -> None:
         built, graph = timed(lambda: Graph(step.ops, step.name, step.meta))
         for devices in numbers:
             for placer in placers:
-                row("llama-70b", graph, parse_cluster(f"{devices}x1TiB"), placer, built)
+                row("llama-70b", graph, parse_cluster(f"{devices}x{args.memory}"), placer, built)
 
 
 if __name__ == "__main__":

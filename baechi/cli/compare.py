@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "execute"]
 
-_PLACERS = ("single", "expert", "contiguous", "round-robin", "m-topo", "heft", "m-etf", "m-sct", "auto")
+_PLACERS = ("single", "expert", "contiguous", "teams", "round-robin", "m-topo", "heft", "m-etf", "m-sct", "auto")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["tried"]
 
-_STEPS, _WARMUP = 4, 3
+_STEPS, _WARMUP = 8, 3
 
 
 def tried(plan: "Plan", load: "Callable[[], PlannedStep]", *, seed: int, table_file: str | None) -> "CostTable | None":

@@ -140,6 +140,26 @@ class Problem:
         number, ptr, members = _groups(group)
         return self.with_arrays(self.arrays._replace(group=number, group_ptr=ptr, group_op=members))
 
+    def on_devices(self, cluster: Cluster, devices: Ints) -> "Problem":
+        """The same step on a part of its cluster.
+
+        Args:
+            cluster: the devices that are left, perhaps with other memory.
+            devices: their indices in this problem's cluster, in the same order.
+        """
+        a, apart = self.arrays, np.ix_(devices, devices)
+        part = Problem(self.graph, cluster, self.table, self.objective)
+        part.__dict__["arrays"] = a._replace(
+            ticks=np.ascontiguousarray(a.ticks[:, devices]),
+            latency=a.latency[apart],
+            ticks_per_byte=a.ticks_per_byte[apart],
+            cap=np.array([device.cap for device in cluster.devices], np.int64),
+            host=a.host[devices],
+            threads=a.threads[devices],
+            pays=a.pays[devices],
+        )
+        return part
+
     def with_arrays(self, arrays: Arrays) -> "Problem":
         """A problem that stands in for this one, such as a part of its graph; only its arrays count."""
         other = Problem(self.graph, self.cluster, self.table, self.objective)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ __all__ = ["main", "measure_wire", "raw_bandwidth", "transfer_seconds", "wire_po
 _SMALLEST, _LARGE = 4, (4 * 2**20, 16 * 2**20)
 _SIZES = (_SMALLEST, 2**16, 2**18, 2**20, *_LARGE)
 _PATIENCE_SECONDS = 30.0
-_RING = 4
+_RING, _ROUNDS = 4, 10
 _COLD_BYTES = 64 * 2**20
 
 
@@ -59,28 +60,33 @@ def raw_bandwidth(peer: int, nbytes: int, repeats: int, *, ring: int = _RING) ->
     return note.item()
 
 
-def transfer_seconds(peer: int, nbytes: int, repeats: int) -> float:
+def transfer_seconds(peer: int, nbytes: int, repeats: int, *, rounds: int = _ROUNDS) -> float:
     """Processor time that it takes of both ends to get one tensor, which is in no cache, from one to the other.
 
     A step keeps the cores busy, so that what a transfer takes of them is what it costs, not how soon it can be there
     when nothing else runs: copying into the system's buffers and out of them, and waking who waits.
 
-    Both ranks call it, in a process group that stands, and learn the same.
+    Both ranks call it, in a process group that stands, and learn the same: the lower quartile of some rounds, for what
+    disturbs them only adds to them.
 
     Args:
         peer: the other rank.
         nbytes: of the tensor, a multiple of 4.
-        repeats: how often it goes there and back.
+        repeats: how often it goes there and back in a round.
+        rounds: at least two.
     """
     leads = dist.get_rank() < peer
     tensors = [torch.zeros(nbytes // 4) for _ in range(max(2, min(repeats, _COLD_BYTES // max(nbytes, 1))))]
     _turn(leads, peer, tensors[0])
-    began = time.process_time()
-    for i in range(repeats):
-        _turn(leads, peer, tensors[i % len(tensors)])
-    spent = torch.tensor([time.process_time() - began], dtype=torch.float64)
+    spent = torch.zeros(rounds, dtype=torch.float64)
+    for each in range(rounds):
+        began = time.process_time()
+        for i in range(repeats):
+            _turn(leads, peer, tensors[i % len(tensors)])
+        spent[each] = time.process_time() - began
     dist.all_reduce(spent)
-    return spent.item() / (2 * repeats)
+    quartile: float = statistics.quantiles(spent.tolist(), n=4)[0]
+    return quartile / (2 * repeats)
 
 
 def _turn(leads: bool, peer: int, tensor: torch.Tensor) -> None:
@@ -138,7 +144,7 @@ def main(rank: int, rendezvous: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
     peer = 1 - rank
-    points = [(nbytes, transfer_seconds(peer, nbytes, 15 if nbytes in _LARGE else 300)) for nbytes in _SIZES]
+    points = [(nbytes, transfer_seconds(peer, nbytes, 3 if nbytes in _LARGE else 30)) for nbytes in _SIZES]
     dist.destroy_process_group()
     if rank == 0:
         print(json.dumps(points))
