@@ -4,7 +4,7 @@ python tools/bench_workers.py losses      four models on 2 and 4 workers, ten st
 python tools/bench_workers.py transfers   4 MB tensors through the workers' wires and through bare gloo
 python tools/bench_workers.py overhead    one placed device beside the plain eager step
 python tools/bench_workers.py two         Inception-V3 on two devices: predicted, measured, one thread
-python tools/bench_workers.py predicted   three models, or those named, on 1, 2 and 4 devices: step and peaks, measured / predicted
+python tools/bench_workers.py predicted   three models on 1, 2 and 4 devices, or those named (gnmt, gnmt:2): step and peaks, measured / predicted
 python tools/bench_workers.py memory      a step of 6 GiB on four workers of 2 GiB, and the plain model
 """
 
@@ -199,8 +199,11 @@ def predicted(*models: str) -> None:
         "peaks, measured / predicted |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for model in models or ("inception_v3", "gnmt", "transformer"):
+    for named in models or ("inception_v3", "gnmt", "transformer"):
+        model, _, only = named.partition(":")
         for count, caps in {1: "1x8GiB", **CAPS}.items():
+            if only not in ("", str(count)):
+                continue
             with tempfile.TemporaryDirectory() as folder:
                 plan, batch = Path(folder) / "plan.json", MODELS[model]
                 placed = run("place", f"models:{model}", "--batch", batch, "--cluster", caps, "-o", plan, "--measure")

@@ -73,7 +73,7 @@ def test_compare_ranks_placers(cli, fork_join: Path) -> None:
     assert ran.data["schema"] == "baechi/compare/1"
     assert ran.data["one_device"]["step_seconds"] == pytest.approx(3.0)
     steps = {row["placer"]: row["predicted"]["step_seconds"] for row in ran.data["placers"]}
-    assert list(steps) == ["single", "contiguous", "round-robin", "m-topo", "heft", "m-etf", "m-sct", "auto"]
+    assert list(steps) == ["single", "contiguous", "teams", "round-robin", "m-topo", "heft", "m-etf", "m-sct", "auto"]
     assert steps["single"] == pytest.approx(3.0)
     assert ran.data["bounds"]["critical path"] == pytest.approx(2.0)
     assert 2.0 < ran.data["bounds"]["step_seconds"] <= steps["auto"] * (1 + 1e-9)
