@@ -64,7 +64,7 @@ class Placer(ABC):
             Infeasible: B502 when it does not fit.
         """
         views = views if self.coarsens else views[:1]
-        found = [best_of(problem, self._lifted(view, seed)) for view in views]
+        found = [best_of(problem, self.lifted(view, seed)) for view in views]
         best = min(found, key=lambda one: one.score)
         if best.score[0] == 0:
             return Solution(best.schedule, judged=best.judged)
@@ -78,7 +78,8 @@ class Placer(ABC):
             raise _not_found(self, problem, best.schedule)
         return Solution(best.schedule)
 
-    def _lifted(self, view: Variant, seed: int) -> Iterator[Schedule]:
+    def lifted(self, view: Variant, seed: int) -> Iterator[Schedule]:
+        """Its schedules for a view, as schedules of the whole step."""
         for schedule in self.schedules(view.problem, seed):
             yield from view.lift(schedule)
 

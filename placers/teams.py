@@ -6,8 +6,9 @@ planned for one team, each member of which has the memory of its peers in all th
 then put in a line, by forward order, and cut among its peers: each team has one part of the model, forward and backward.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from baechi.placers.etf import Etf
 from baechi.placers.heft import Heft
 from baechi.placers.sct import Sct
 from baechi.placers.stages import labels_of, positions
-from baechi.placers.variants import Variant, variants
+from baechi.placers.variants import variants
 from baechi.sim.evaluate import Schedule, evaluate
 
 __all__ = ["Teams"]
@@ -64,7 +65,8 @@ class Teams(Placer):
             team = _team(problem, size)
             views = tuple(variants(team))
             for planner in _PLANNERS:
-                yield from line.cuts(team, best_of(team, _lifted(planner, views, seed)).schedule)
+                lifted = chain.from_iterable(planner.lifted(view, seed) for view in views)
+                yield from line.cuts(team, best_of(team, lifted).schedule)
 
 
 def _team(problem: Problem, size: int) -> Problem:
@@ -76,12 +78,6 @@ def _team(problem: Problem, size: int) -> Problem:
     names = {device.name for device in members}
     links = {pair: link for pair, link in cluster.links.items() if names.issuperset(pair)}
     return problem.on_devices(replace(cluster, devices=members, links=links), first)
-
-
-def _lifted(planner: Placer, views: Iterable[Variant], seed: int) -> Iterator[Schedule]:
-    for view in views:
-        for schedule in planner.schedules(view.problem, seed):
-            yield from view.lift(schedule)
 
 
 class _Line:

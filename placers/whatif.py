@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from baechi.cost.problem import Problem
 from baechi.placers.base import Placer, best_of
@@ -9,8 +10,7 @@ from baechi.placers.etf import Etf
 from baechi.placers.fixed import Contiguous, Single
 from baechi.placers.heft import Heft
 from baechi.placers.topo import Topo
-from baechi.placers.variants import Variant, variants
-from baechi.sim.evaluate import Schedule
+from baechi.placers.variants import variants
 from baechi.sim.whatif import Outcome
 from baechi.units import to_seconds
 
@@ -63,11 +63,6 @@ def _tried(problem: Problem, placers: Iterable[Placer], seed: int) -> Iterator[T
     views, is_large = tuple(variants(problem)), len(problem.graph) > _MOST_OPS_OF_VIEWS
     for placer in placers:
         all_views = placer.coarsens and not (is_large and placer.name == Topo.name)
-        best = best_of(problem, _schedules(placer, views if all_views else views[:1], seed))
+        lifted = chain.from_iterable(placer.lifted(view, seed) for view in (views if all_views else views[:1]))
+        best = best_of(problem, lifted)
         yield Tried(placer.name, Outcome(to_seconds(best.score[1]), best.score[0]))
-
-
-def _schedules(placer: Placer, views: tuple[Variant, ...], seed: int) -> Iterator[Schedule]:
-    for view in views:
-        for schedule in placer.schedules(view.problem, seed):
-            yield from view.lift(schedule)

@@ -60,7 +60,7 @@ def raw_bandwidth(peer: int, nbytes: int, repeats: int, *, ring: int = _RING) ->
     return note.item()
 
 
-def transfer_seconds(peer: int, nbytes: int, repeats: int, *, rounds: int = _ROUNDS) -> float:
+def transfer_seconds(peer: int, nbytes: int, repeats: int) -> float:
     """Processor time that it takes of both ends to get one tensor, which is in no cache, from one to the other.
 
     A step keeps the cores busy, so that what a transfer takes of them is what it costs, not how soon it can be there
@@ -73,13 +73,12 @@ def transfer_seconds(peer: int, nbytes: int, repeats: int, *, rounds: int = _ROU
         peer: the other rank.
         nbytes: of the tensor, a multiple of 4.
         repeats: how often it goes there and back in a round.
-        rounds: at least two.
     """
     leads = dist.get_rank() < peer
     tensors = [torch.zeros(nbytes // 4) for _ in range(max(2, min(repeats, _COLD_BYTES // max(nbytes, 1))))]
     _turn(leads, peer, tensors[0])
-    spent = torch.zeros(rounds, dtype=torch.float64)
-    for each in range(rounds):
+    spent = torch.zeros(_ROUNDS, dtype=torch.float64)
+    for each in range(_ROUNDS):
         began = time.process_time()
         for i in range(repeats):
             _turn(leads, peer, tensors[i % len(tensors)])

@@ -24,7 +24,6 @@ def ladder(*, trained: bool, rungs: int = RUNGS) -> Graph:
 
     def rung(k: int, before: tuple[str, ...], phase: Phase) -> list[Op]:
         kept = WEIGHT if phase == "forward" else 0
-        twin = (lambda side: f"forward{k}{side}") if phase == "backward" else lambda _: None
         return [
             Op(
                 f"{phase}{k}{side}",
@@ -34,7 +33,7 @@ def ladder(*, trained: bool, rungs: int = RUNGS) -> Graph:
                 phase=phase,
                 seconds=SECONDS,
                 persistent_bytes=kept,
-                forward=twin(side),
+                forward=f"forward{k}{side}" if phase == "backward" else None,
             )
             for side in "ab"
         ]
