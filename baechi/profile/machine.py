@@ -18,7 +18,7 @@ from baechi.ir.cluster import Device, Link
 
 __all__ = ["Machine", "cache_directory", "cached", "least_seconds", "measure_cpu", "tuned_environment"]
 
-_VERSION = 4
+_VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import torch.distributed as dist
 __all__ = ["main", "measure_wire", "raw_bandwidth", "transfer_seconds", "wire_points"]
 
 _SMALLEST, _LARGE = 4, (4 * 2**20, 16 * 2**20)
-_SIZES = (_SMALLEST, 2**16, 2**18, 2**20, *_LARGE)
+_REPEATS = {_SMALLEST: 30, 2**16: 30, 2**18: 30, 2**20: 30, **dict.fromkeys(_LARGE, 3)}
 _PATIENCE_SECONDS = 30.0
 _RING, _ROUNDS = 4, 10
 _COLD_BYTES = 64 * 2**20
@@ -60,32 +60,36 @@ def raw_bandwidth(peer: int, nbytes: int, repeats: int, *, ring: int = _RING) ->
     return note.item()
 
 
-def transfer_seconds(peer: int, nbytes: int, repeats: int) -> float:
-    """Processor time that it takes of both ends to get one tensor, which is in no cache, from one to the other.
+def transfer_seconds(peer: int, repeats: Mapping[int, int]) -> dict[int, float]:
+    """Processor time, by bytes, that it takes of both ends to get one tensor, which is in no cache, from one to the other.
 
     A step keeps the cores busy, so that what a transfer takes of them is what it costs, not how soon it can be there
     when nothing else runs: copying into the system's buffers and out of them, and waking who waits.
 
     Both ranks call it, in a process group that stands, and learn the same: the lower quartile of some rounds, for what
-    disturbs them only adds to them.
+    disturbs them only adds to them. Each round has all sizes, so that what lasts a while disturbs few rounds of each.
 
     Args:
         peer: the other rank.
-        nbytes: of the tensor, a multiple of 4.
-        repeats: how often it goes there and back in a round.
+        repeats: how often each tensor goes there and back in a round, by its bytes, multiples of 4.
     """
     leads = dist.get_rank() < peer
-    tensors = [torch.zeros(nbytes // 4) for _ in range(max(2, min(repeats, _COLD_BYTES // max(nbytes, 1))))]
-    _turn(leads, peer, tensors[0])
-    spent = torch.zeros(_ROUNDS, dtype=torch.float64)
+    tensors = {
+        nbytes: [torch.zeros(nbytes // 4) for _ in range(max(2, min(times, _COLD_BYTES // max(nbytes, 1))))]
+        for nbytes, times in repeats.items()
+    }
+    _turn(leads, peer, next(iter(tensors.values()))[0])
+    spent = torch.zeros(_ROUNDS, len(repeats), dtype=torch.float64)
     for each in range(_ROUNDS):
-        began = time.process_time()
-        for i in range(repeats):
-            _turn(leads, peer, tensors[i % len(tensors)])
-        spent[each] = time.process_time() - began
+        for k, (nbytes, times) in enumerate(repeats.items()):
+            own = tensors[nbytes]
+            began = time.process_time()
+            for i in range(times):
+                _turn(leads, peer, own[i % len(own)])
+            spent[each, k] = time.process_time() - began
     dist.all_reduce(spent)
-    quartile: float = statistics.quantiles(spent.tolist(), n=4)[0]
-    return quartile / (2 * repeats)
+    quartiles = (statistics.quantiles(column, n=4)[0] for column in spent.T.tolist())
+    return {nbytes: found / (2 * times) for (nbytes, times), found in zip(repeats.items(), quartiles, strict=True)}
 
 
 def _turn(leads: bool, peer: int, tensor: torch.Tensor) -> None:
@@ -143,7 +147,7 @@ def main(rank: int, rendezvous: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
     peer = 1 - rank
-    points = [(nbytes, transfer_seconds(peer, nbytes, 3 if nbytes in _LARGE else 30)) for nbytes in _SIZES]
+    points = list(transfer_seconds(peer, _REPEATS).items())
     dist.destroy_process_group()
     if rank == 0:
         print(json.dumps(points))

@@ -30,7 +30,7 @@ from baechi.profile.wire import raw_bandwidth, transfer_seconds
 
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method=sys.argv[2], rank=rank, world_size=2)
-small, large = (transfer_seconds(1 - rank, nbytes, 9) for nbytes in (4, 2**24))
+small, large = transfer_seconds(1 - rank, {4: 9, 2**24: 9}).values()
 print(repr(raw_bandwidth(1 - rank, 2**20, 7)), repr(small), repr(large))
 dist.destroy_process_group()
 """
