@@ -3,13 +3,13 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from baechi.cost.problem import Problem
+from baechi.cost.problem import Ints, Problem
 from baechi.cost.table import CostTable
 from baechi.errors import Infeasible
 from baechi.ir.bulk import uncollected
@@ -18,10 +18,10 @@ from baechi.ir.graph import Graph
 from baechi.ir.plan import Bounds, Placed, Plan, Prediction
 from baechi.placers.effort import visits
 from baechi.placers.repair import repair
-from baechi.placers.variants import Variant, variants
+from baechi.placers.variants import Found, Variant, variants
 from baechi.placers.watch import Progress, Watch
 from baechi.sim.bounds import bounds
-from baechi.sim.evaluate import Judged, Schedule, evaluate, judge, orders, score, transfer_keys
+from baechi.sim.evaluate import Judged, Schedule, evaluate, judge, orders, plan_schedule, score, transfer_keys
 from baechi.sim.infeasible import explain_infeasible
 from baechi.sim.load import loads
 from baechi.sim.state import Run
@@ -29,7 +29,7 @@ from baechi.sim.transfers import Transfers
 from baechi.units import TICKS_PER_SECOND, format_bytes, to_seconds
 from baechi.version import __version__
 
-__all__ = ["Placer", "Scored", "Solution", "best_of", "make_plan", "mends_few"]
+__all__ = ["Placer", "Scored", "Solution", "best_of", "make_plan", "mends_few", "repriced"]
 
 _MENDED = 20_000  # visits up to which every schedule that is over a cap is mended
 _NEAR = 0.05  # of the bound, so near to it that mending is not worth its time
@@ -52,8 +52,8 @@ class Placer(ABC):
     """Whether it goes on looking for better plans, so that a bound worth some time tells it how near it is."""
 
     @abstractmethod
-    def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
-        """Schedules to choose from, none of which needs to fit."""
+    def schedules(self, problem: Problem, seed: int) -> Iterator[Found]:
+        """Schedules, or placements alone, to choose from; none of them needs to fit."""
 
     def solve(self, problem: Problem, views: Sequence[Variant], seed: int, watch: Watch) -> "Solution":
         """The best schedule for any of the views of a problem, mended where it is over a cap.
@@ -80,8 +80,7 @@ class Placer(ABC):
 
     def lifted(self, view: Variant, seed: int) -> Iterator[Schedule]:
         """Its schedules for a view, as schedules of the whole step."""
-        for schedule in self.schedules(view.problem, seed):
-            yield from view.lift(schedule)
+        return view.lifted(self.schedules(view.problem, seed))
 
     def place(self, graph: Graph, cluster: Cluster, *, table: CostTable | None = None, seed: int = 0) -> Plan:
         """Place `graph` on `cluster`.
@@ -123,6 +122,17 @@ def make_plan(placer: Placer, problem: Problem, seed: int, show: Callable[[Progr
     proofs = Bounds({**proofs.proofs, **more})
     with uncollected():
         return _write(placer, problem, schedule, run, x, proofs, time.process_time() - began, seed)
+
+
+def repriced(problem: Problem, plan: Plan) -> Plan:
+    """The same plan, with what the simulator and the lower bounds say of it in this problem: by other op times.
+
+    Raises:
+        BaechiError: B402 when it is for another graph, B403 when it cannot be carried out.
+    """
+    schedule = plan_schedule(problem, plan)
+    run, _ = evaluate(problem.arrays, schedule)
+    return replace(plan, predicted=_predicted(problem, schedule.device, run), bounds=bounds(problem))
 
 
 def mends_few(problem: Problem) -> bool:
@@ -218,13 +228,18 @@ def _write(
         device=dict(zip(graph.index, homes, strict=True)),
         order={name: tuple(ops[order[ptr[d] : ptr[d + 1]]].tolist()) for d, name in enumerate(names)},
         transfers=transfer_keys(problem, schedule.device, run, x),
-        predicted=Prediction(
-            to_seconds(run.makespan),
-            dict(zip(names, run.peak.tolist(), strict=True)),
-            dict(zip(names, map(to_seconds, loads(problem.arrays, schedule.device).tolist()), strict=True)),
-        ),
+        predicted=_predicted(problem, schedule.device, run),
         bounds=proofs,
         seed=seed,
         version=__version__,
         objective=problem.objective,
+    )
+
+
+def _predicted(problem: Problem, device: Ints, run: Run) -> Prediction:
+    names = [d.name for d in problem.cluster.devices]
+    return Prediction(
+        to_seconds(run.makespan),
+        dict(zip(names, run.peak.tolist(), strict=True)),
+        dict(zip(names, map(to_seconds, loads(problem.arrays, device).tolist()), strict=True)),
     )

@@ -11,7 +11,7 @@ from baechi.errors import BaechiError
 from baechi.placers.base import Placer
 from baechi.placers.chain import turns
 from baechi.placers.segments import splits
-from baechi.placers.variants import bound_to
+from baechi.placers.variants import Placement
 from baechi.sim.evaluate import Schedule
 
 __all__ = ["Contiguous", "Expert", "RoundRobin", "Single"]
@@ -50,10 +50,10 @@ class RoundRobin(Placer):
     repairs: ClassVar[bool] = False
     coarsens: ClassVar[bool] = False
 
-    def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
-        """The one placement, in two orders."""
+    def schedules(self, problem: Problem, seed: int) -> Iterator[Placement]:
+        """The one placement."""
         a = problem.arrays
-        yield from bound_to(problem, (turns(a) % len(a.cap))[a.group])
+        yield Placement((turns(a) % len(a.cap))[a.group])
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class Contiguous(Placer):
     name: ClassVar[str] = "contiguous"
     repairs: ClassVar[bool] = False
 
-    def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
+    def schedules(self, problem: Problem, seed: int) -> Iterator[Placement]:
         """Splits over two, three and up to all devices."""
-        yield from splits(problem)
+        return splits(problem)
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ class Expert(Placer):
     repairs: ClassVar[bool] = False
     coarsens: ClassVar[bool] = False
 
-    def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
-        """The one placement, in two orders."""
-        yield from bound_to(problem, _experts(problem))
+    def schedules(self, problem: Problem, seed: int) -> Iterator[Placement]:
+        """The one placement."""
+        yield Placement(_experts(problem))
 
 
 def _experts(problem: Problem) -> Ints:

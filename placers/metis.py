@@ -14,7 +14,8 @@ from baechi.errors import BaechiError
 from baechi.placers.base import Placer
 from baechi.placers.ranks import mean_transfers
 from baechi.placers.schedule import list_schedule
-from baechi.placers.variants import bound_to
+from baechi.placers.shares import held_bytes, shares
+from baechi.placers.variants import Found, Placement
 from baechi.sim.evaluate import Schedule
 
 __all__ = ["Metis"]
@@ -51,8 +52,8 @@ class Metis(Placer):
         """Whether METIS is installed."""
         return importlib.util.find_spec("pymetis") is not None
 
-    def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
-        """Each partition once, its ops in the orders of `bound_to`; finer ones as the list scheduler spreads them.
+    def schedules(self, problem: Problem, seed: int) -> Iterator[Found]:
+        """Each partition once; finer ones as the list scheduler spreads them.
 
         Raises:
             BaechiError: B507 when METIS is not installed.
@@ -72,7 +73,7 @@ class Metis(Placer):
                 continue
             seen.add(part.tobytes())
             if parts <= len(a.cap):
-                yield from bound_to(problem, part[a.group])
+                yield Placement(part[a.group])
             else:
                 yield _spread(problem, part[a.group])
 
@@ -115,19 +116,18 @@ def _mesh(a: Arrays) -> _Mesh:
     edge, of = np.unique(ends, return_inverse=True)
     ticks = np.bincount(of, np.tile(mean_transfers(a)[sent[:, 0]], 2), len(edge))
     start = np.concatenate([[0], np.cumsum(np.bincount(edge // groups, minlength=groups))]).astype(np.int64)
-    held = a.persistent + np.bincount(a.t_op, a.t_size, len(a.rank))
     time = np.bincount(a.group, a.ticks.min(axis=1), groups)
-    return _Mesh(start, edge % groups, _weights(ticks) + 1, _shares(time), _shares(np.bincount(a.group, held, groups)))
+    return _Mesh(start, edge % groups, _weights(ticks) + 1, shares(time), shares(held_bytes(a)))
 
 
 def _part(a: Arrays, mesh: _Mesh, parts: int, share: float, seed: int) -> Ints:
     """Part of each group; of at most as many parts as devices, the part's device."""
     pymetis: Any = importlib.import_module("pymetis")
     speed, room = 1.0 / np.maximum(a.ticks.sum(axis=0), 1.0), a.cap.astype(float)
-    blend = share * _shares(speed) + (1 - share) * _shares(room)
+    blend = share * shares(speed) + (1 - share) * shares(room)
     chosen = np.argsort(-blend, kind="stable")[:parts]
     if parts <= len(a.cap):
-        target = _shares(blend[chosen])
+        target = shares(blend[chosen])
     else:
         chosen, target = np.arange(parts), np.full(parts, 1.0 / parts)
     weight = _weights(share * mesh.time + (1 - share) * mesh.memory) + 1
@@ -168,10 +168,5 @@ def _spread(problem: Problem, part: Ints) -> Schedule:
     return Schedule(made.device, made.sequence)
 
 
-def _shares(values: NDArray[Any]) -> Floats:
-    total = values.sum()
-    return np.asarray(values / total if total > 0 else np.full(len(values), 1 / len(values)), np.float64)
-
-
 def _weights(values: NDArray[Any]) -> Ints:
-    return np.rint(_shares(values) * _TOTAL).astype(np.int64) if len(values) else np.zeros(0, np.int64)
+    return np.rint(shares(values) * _TOTAL).astype(np.int64) if len(values) else np.zeros(0, np.int64)

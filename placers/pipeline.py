@@ -12,7 +12,7 @@ Clusters Using Megatron-LM" (2021), several stages a device; Qi et al., "Zero Bu
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,10 @@ from baechi.cost.problem import LINK, Ints, Problem
 from baechi.placers import stages
 from baechi.placers.base import Placer
 from baechi.placers.segments import splits
+from baechi.placers.shares import held_bytes, shares
 from baechi.placers.stages import BACKWARD, FORWARD, UPDATE, WEIGHT
 from baechi.placers.timetable import Rules, alternating, order, timetable
+from baechi.placers.variants import Found
 from baechi.sim.evaluate import Schedule
 
 __all__ = ["Pipeline", "pipeline_schedules"]
@@ -66,7 +68,7 @@ class Pipeline(Placer):
     name: ClassVar[str] = "pipeline"
     coarsens: ClassVar[bool] = False
 
-    def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
+    def schedules(self, problem: Problem, seed: int) -> Iterator[Found]:
         """Those of `pipeline_schedules`."""
         found = False
         for schedule in pipeline_schedules(problem):
@@ -134,11 +136,11 @@ class _Line:
 
     def cuts(self, rounds: int) -> Iterator[Ints]:
         """Stage of each group of the line: by time, by time and memory, by memory."""
-        a, count = self.a, len(self.groups)
+        a = self.a
         crossing = self.crossing.sum(axis=0)
-        held = a.persistent + np.bincount(a.t_op, a.t_size, len(a.rank))
-        time, memory = (_share(np.bincount(a.group, v, count)[self.groups]) for v in (a.ticks.min(axis=1), held))
-        speed, cap = _share(1.0 / np.maximum(a.ticks.sum(axis=0), 1)), _share(a.cap)
+        work = np.bincount(a.group, a.ticks.min(axis=1), len(self.groups))
+        time, memory = (shares(of_groups[self.groups]) for of_groups in (work, held_bytes(a)))
+        speed, cap = shares(1.0 / np.maximum(a.ticks.sum(axis=0), 1)), shares(a.cap)
         wanted = ((time, speed, 0.02), (time, speed, 0.15), (time + memory, speed + cap, 0.15), (memory, cap, 0.15))
         for load, room, slack in wanted:
             yield stages.cut(load, crossing, np.tile(room / room.max(), rounds), slack)
@@ -191,8 +193,3 @@ class _Pipeline:
         most = room * policy.room if policy.room else np.full(self.devices, copies * self.rounds)
         patience = int(seconds.sum(axis=0).mean() * _PATIENCE)
         return timetable(seconds, self.delay, self.home, copies, Rules(np.array(policy.first), most, patience))
-
-
-def _share(values: NDArray[Any]) -> Floats:
-    total = values.sum()
-    return values / total if total > 0 else np.full(len(values), 1 / max(1, len(values)))

@@ -33,5 +33,4 @@ def _starts(view: Variant, schedule: Schedule) -> Iterator[Schedule]:
     a = view.whole.arrays
     yield schedule
     yield Schedule(schedule.device, a.order)
-    lifted = (whole for split in splits(view.problem) for whole in view.lift(split))
-    yield min(lifted, key=lambda whole: score(a, whole))
+    yield min(view.lifted(splits(view.problem)), key=lambda whole: score(a, whole))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import chain, islice
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +9,8 @@ from numpy.typing import NDArray
 from baechi.cost.problem import Arrays, Ints, Problem
 from baechi.placers.chain import chain_splits, turns
 from baechi.placers.effort import visits
-from baechi.placers.variants import bound_to
+from baechi.placers.shares import held_bytes, shares
+from baechi.placers.variants import Placement
 from baechi.sim.evaluate import Schedule, evaluate
 
 __all__ = ["splits"]
@@ -18,19 +18,15 @@ __all__ = ["splits"]
 Floats = NDArray[np.float64]
 _ROUNDS = 8
 _FEWEST = 2
-_WORK = 2e7  # visits over all cuts
+_WORK = 1e6  # visits over all cuts
 
 
-def splits(problem: Problem) -> Iterator[Schedule]:
-    """Schedules of all the cuts below, each placement once; of a very large graph, of the first few."""
+def splits(problem: Problem) -> Iterator[Placement]:
+    """All the cuts below; of a large graph, the first few."""
     a = problem.arrays
-    seen = set()
     most = max(_FEWEST, int(_WORK / visits(a)))
     lines = (home[a.group] for home in chain_splits(a))
-    for device in islice(chain(lines, _cuts(a), _cuts_by_peak(a)), most):
-        if device.tobytes() not in seen:
-            seen.add(device.tobytes())
-            yield from bound_to(problem, device)
+    yield from map(Placement, islice(chain(lines, _cuts_by_peak(a), _cuts(a)), most))
 
 
 def _cuts(a: Arrays) -> Iterator[Ints]:
@@ -44,25 +40,19 @@ def _cuts_by_peak(a: Arrays) -> Iterator[Ints]:
     """Devices of the ops, cut by memory; each time the cuts move by the peaks that the simulator saw."""
     room = a.cap / a.cap.sum()
     for _ in range(_ROUNDS):
-        device = _cut(a, _held(a), room)[a.group]
+        device = _cut(a, shares(held_bytes(a)), room)[a.group]
         yield device
         peak = evaluate(a, Schedule(device, a.order))[0].peak
-        room = _share(room * np.sqrt(a.cap / np.maximum(peak, 1)))
+        room = shares(room * np.sqrt(a.cap / np.maximum(peak, 1)))
 
 
 def _segments(a: Arrays, devices: int, share: float) -> Ints:
     """Device of each group: groups in order, cut where a blend of time and memory reaches each device's share."""
     groups = len(a.group_ptr) - 1
     speed = 1.0 / np.maximum(a.ticks.sum(axis=0).astype(float), 1.0)
-    work = _share(np.bincount(a.group, a.ticks.min(axis=1), groups))
-    load = share * work + (1 - share) * _held(a)
-    return _cut(a, load, share * _share(speed[:devices]) + (1 - share) * _share(a.cap[:devices].astype(float)))
-
-
-def _held(a: Arrays) -> Floats:
-    """Each group's share of what persists and what is made."""
-    held = a.persistent + np.bincount(a.t_op, a.t_size, len(a.rank))
-    return _share(np.bincount(a.group, held, len(a.group_ptr) - 1))
+    work = shares(np.bincount(a.group, a.ticks.min(axis=1), groups))
+    load = share * work + (1 - share) * shares(held_bytes(a))
+    return _cut(a, load, share * shares(speed[:devices]) + (1 - share) * shares(a.cap[:devices].astype(float)))
 
 
 def _cut(a: Arrays, load: Floats, room: Floats) -> Ints:
@@ -72,8 +62,3 @@ def _cut(a: Arrays, load: Floats, room: Floats) -> Ints:
     device = np.empty(len(load), np.int64)
     device[order] = np.minimum(np.searchsorted(np.cumsum(room), middle, side="right"), len(room) - 1)
     return device
-
-
-def _share(values: NDArray[Any]) -> Floats:
-    total = values.sum()
-    return values / total if total > 0 else np.full(len(values), 1 / max(1, len(values)))

@@ -21,6 +21,7 @@ from baechi.placers.effort import visits
 from baechi.placers.etf import Etf
 from baechi.placers.heft import Heft
 from baechi.placers.sct import Sct
+from baechi.placers.shares import held_bytes
 from baechi.placers.stages import labels_of, positions
 from baechi.placers.variants import variants
 from baechi.sim.evaluate import Schedule, evaluate
@@ -91,8 +92,7 @@ class _Line:
     def __init__(self, problem: Problem) -> None:
         self.a = a = problem.arrays
         self.groups = np.argsort(positions(a, labels_of(problem)), kind="stable")
-        held = a.persistent + np.bincount(a.t_op, a.t_size, len(a.rank))
-        self.held = np.bincount(a.group, held, len(self.groups))
+        self.held = held_bytes(a)
 
     def cuts(self, team: Problem, schedule: Schedule) -> Iterator[Schedule]:
         """The schedule of a team, with what each member has cut among its peers.

@@ -9,8 +9,7 @@ import numpy as np
 from baechi.cost.jit import kernel
 from baechi.cost.problem import Arrays, Ints, Problem
 from baechi.placers.base import Placer
-from baechi.placers.variants import bound_to
-from baechi.sim.evaluate import Schedule
+from baechi.placers.variants import Placement
 
 __all__ = ["Topo"]
 
@@ -34,13 +33,13 @@ class Topo(Placer):
 
     name: ClassVar[str] = "m-topo"
 
-    def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
+    def schedules(self, problem: Problem, seed: int) -> Iterator[Placement]:
         """The paper's shares, and shares without the slack of the largest op."""
         a = problem.arrays
         need = _needs(a)
         share = need.sum() * a.cap / a.cap.sum()
         for slack in (int(need.max(initial=0)), 0):
-            yield from bound_to(problem, _fill(a, need, share.astype(np.int64) + slack)[a.group])
+            yield Placement(_fill(a, need, share.astype(np.int64) + slack)[a.group])
 
 
 def _needs(a: Arrays) -> Ints:

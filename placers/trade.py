@@ -27,7 +27,7 @@ from baechi.passes.lighten import Lighten, in_modules
 from baechi.passes.offload import offloadable
 from baechi.placers.base import Placer, best_of, make_plan
 from baechi.placers.fixed import Contiguous, Single
-from baechi.placers.variants import variants
+from baechi.placers.variants import Found, variants
 from baechi.placers.watch import Progress
 from baechi.sim.evaluate import Schedule
 
@@ -225,11 +225,10 @@ class _Search:
     def placements(self) -> tuple[Ints, ...]:
         """Devices of the plain ops: all on one, and cuts of the forward pass that backward follows."""
         *_, view = variants(self.plain)
-        schedules = [*Single().schedules(self.plain, self.seed)]
+        found: list[Found] = [*Single().schedules(self.plain, self.seed)]
         if len(self.plain.cluster) > 1:
-            cuts = Contiguous().schedules(view.problem, self.seed)
-            schedules += [lifted for cut in cuts for lifted in view.lift(cut)]
-        return tuple({schedule.device.tobytes(): schedule.device for schedule in schedules}.values())
+            found += map(view.lift, Contiguous().schedules(view.problem, self.seed))
+        return tuple({one.device.tobytes(): one.device for one in found}.values())
 
     def _placed(self, units: Sequence[_Unit]) -> Lighter:
         made = self._made(units)

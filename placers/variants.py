@@ -5,9 +5,10 @@ make them worse; so the graph as it is always stays among the variants, and the 
 all of them on it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,10 +21,23 @@ from baechi.placers.schedule import list_schedule
 from baechi.sim.evaluate import Schedule
 from baechi.units import TICKS_PER_SECOND
 
-__all__ = ["Variant", "bound_to", "variants", "views_and_owners"]
+__all__ = ["Found", "Placement", "Variant", "bound_to", "variants", "views_and_owners"]
 
 _GROUPS_PER_DEVICE = 4
 _RATIO = 0.5
+
+
+class Placement(NamedTuple):
+    """What a placer decides that leaves to `bound_to` in which order the ops run.
+
+    Attributes:
+        device: (ops,) device of each op.
+    """
+
+    device: Ints
+
+
+Found = Schedule | Placement
 
 
 @dataclass(frozen=True)
@@ -34,18 +48,28 @@ class Variant:
         name: ``plain``, ``co-placed`` or ``forward``.
         problem: what the placer sees; its arrays, for its graph is that of the whole step.
         whole: the whole step, with what is drawn together as colocation groups.
-        lift: turns the placer's schedule into schedules of the whole step.
+        lift: turns what the placer found for it into the same for the whole step.
     """
 
     name: str
     problem: Problem
     whole: Problem
-    lift: Callable[[Schedule], tuple[Schedule, ...]]
+    lift: Callable[[Found], Found]
 
     @classmethod
     def plain(cls, problem: Problem) -> "Variant":
         """The problem itself."""
-        return cls("plain", problem, problem, lambda schedule: (schedule,))
+        return cls("plain", problem, problem, lambda found: found)
+
+    def lifted(self, all_found: Iterable[Found]) -> Iterator[Schedule]:
+        """Schedules of the whole step: of each placement those of `bound_to`, once."""
+        seen = set()
+        for found in map(self.lift, all_found):
+            if isinstance(found, Schedule):
+                yield found
+            elif (key := found.device.tobytes()) not in seen:
+                seen.add(key)
+                yield from bound_to(self.whole, found.device)
 
 
 def variants(problem: Problem) -> Iterator[Variant]:
@@ -61,7 +85,7 @@ def variants(problem: Problem) -> Iterator[Variant]:
     phase = np.where(marks.forward, 0, np.where(marks.backward, 1, 2))
     labels = _drawn(problem, a, colocated(problem, marks), marks.given, phase)
     grouped = problem.with_groups(labels)
-    yield Variant("co-placed", grouped, grouped, lambda schedule: (schedule,))
+    yield Variant("co-placed", grouped, grouped, lambda found: found)
     half = forward_half(a, marks, *views_and_owners(problem))
     if half is None:
         return
@@ -69,7 +93,7 @@ def variants(problem: Problem) -> Iterator[Variant]:
     labels = _drawn(problem, half.arrays, parent, marks.given[half.op], phase[half.op])
     forward = problem.with_arrays(half.arrays).with_groups(labels)
     whole = problem.with_groups(labels[half.follows])
-    yield Variant("forward", forward, whole, lambda schedule: bound_to(problem, schedule.device[half.follows]))
+    yield Variant("forward", forward, whole, lambda found: Placement(found.device[half.follows]))
 
 
 def _drawn(problem: Problem, a: Arrays, parent: Ints, given: Ints, phase: Ints) -> Ints:

@@ -19,6 +19,7 @@ from baechi.ir.json import read_graph, write_graph
 from baechi.models.base import get
 from baechi.placers import Expert
 from baechi.placers.base import best_of
+from baechi.placers.variants import Variant
 from baechi.sim.evaluate import Schedule
 from baechi.target import load_target
 
@@ -72,7 +73,7 @@ def _accelerate(problem: Problem, *, balanced: bool) -> tuple[Schedule, float, M
     mapped = accelerate.infer_auto_device_map(model, max_memory=memory)
     seconds = time.process_time() - began
     problem = _with_experts(problem, {path: device for path, device in mapped.items() if isinstance(device, int)})
-    return best_of(problem, Expert().schedules(problem, 0)).schedule, seconds, {}
+    return best_of(problem, Expert().lifted(Variant.plain(problem), 0)).schedule, seconds, {}
 
 
 def _with_experts(problem: Problem, mapped: Mapping[str, int]) -> Problem:

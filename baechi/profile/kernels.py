@@ -16,7 +16,7 @@ from baechi.ir.plan import OBJECTIVES, Objective
 from baechi.ir.verify import verify
 from baechi.models.graphs import dag, random_dag
 from baechi.passes import microbatches
-from baechi.placers import Metis, get_placer, make_plan
+from baechi.placers import Metis, Single, get_placer, make_plan
 from baechi.placers.search import improve, justify
 from baechi.placers.variants import variants
 from baechi.sim.bounds import bounds
@@ -90,7 +90,7 @@ def _step() -> Graph:
 
 
 def _alone(problem: Problem) -> Schedule:
-    (schedule,) = get_placer("single").schedules(problem, 0)
+    (schedule,) = Single().schedules(problem, 0)
     return schedule
 
 

@@ -12,6 +12,7 @@ from baechi.ir.graph import Graph
 from baechi.ir.op import Op, Tensor
 from baechi.models.graphs import chain, fork_join, random_dag
 from baechi.placers import Metis, get_placer
+from baechi.placers.variants import Variant
 
 LINK = Link(2e-6, 1e8)
 
@@ -34,7 +35,7 @@ class TestWithTheLibrary:
     @pytest.mark.parametrize("seed", range(6))
     def test_parts_cover_the_graph_and_keep_groups_together(self, seed: int) -> None:
         problem = Problem(random_dag(seed, 120, groups=True), four())
-        found = list(Metis().schedules(problem, seed))
+        found = list(Metis().lifted(Variant.plain(problem), seed))
         assert len(found) > 3
         for schedule in found:
             assert sorted(schedule.sequence) == list(range(120))

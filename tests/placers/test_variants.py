@@ -11,7 +11,7 @@ from baechi.ir.op import Op, Tensor
 from baechi.models.graphs import chain, dag, fork_join
 from baechi.placers import Contiguous, Etf, Placer, Sct, Topo
 from baechi.placers.base import best_of
-from baechi.placers.variants import bound_to, variants
+from baechi.placers.variants import Placement, bound_to, variants
 from baechi.sim import Schedule
 
 
@@ -48,8 +48,7 @@ def by_view(placer: Placer, problem: Problem) -> dict[str, int]:
     """Best makespan of each view, on the whole step."""
     found = {}
     for view in variants(problem):
-        lifted = [one for schedule in placer.schedules(view.problem, 0) for one in view.lift(schedule)]
-        found[view.name] = best_of(problem, lifted).score[1]
+        found[view.name] = best_of(problem, placer.lifted(view, 0)).score[1]
     return found
 
 
@@ -87,10 +86,17 @@ def test_what_is_drawn_together_stays_together() -> None:
     for op in problem.graph.ops:
         if op.forward:
             assert groups[index[op.name]] == groups[index[op.forward]]
-    for schedule in Etf().schedules(forward.problem, 0):
-        for lifted in forward.lift(schedule):
-            device = lifted.device.tolist()
-            assert all(device[index[op.name]] == device[index[op.forward]] for op in problem.graph.ops if op.forward)
+    for lifted in Etf().lifted(forward, 0):
+        device = lifted.device.tolist()
+        assert all(device[index[op.name]] == device[index[op.forward]] for op in problem.graph.ops if op.forward)
+
+
+def test_a_placement_is_scheduled_once_however_often_it_is_found() -> None:
+    problem = problem_of(GRAPHS[2])
+    *_, forward = variants(problem)
+    device = forward.problem.arrays.rank % 3
+    twice = [Placement(device), Schedule(device, forward.problem.arrays.order), Placement(device * 0)]
+    assert [sorted(set(one.device)) for one in forward.lifted(twice)] == [[0, 1, 2]] * 3 + [[0]] * 3
 
 
 def test_a_graph_without_twins_has_one_view() -> None:

@@ -11,8 +11,7 @@ from baechi.cost.problem import Ints, Problem
 from baechi.ir.graph import Graph
 from baechi.placers import get_placer
 from baechi.placers.base import Placer
-from baechi.placers.variants import bound_to
-from baechi.sim.evaluate import Schedule
+from baechi.placers.variants import Placement
 
 __all__ = ["Line", "line_of", "straightened"]
 
@@ -30,17 +29,11 @@ class Line(Placer):
     coarsens: ClassVar[bool] = False
     of: str = "contiguous"
 
-    def schedules(self, problem: Problem, seed: int) -> Iterator[Schedule]:
-        """Each of the other's, straightened, in two orders."""
-        tried, lines = set[bytes](), set[bytes]()
-        for schedule in get_placer(self.of).schedules(problem, seed):
-            if schedule.device.tobytes() in tried:
-                continue
-            tried.add(schedule.device.tobytes())
-            device = straightened(problem, schedule.device)
-            if device.tobytes() not in lines:
-                lines.add(device.tobytes())
-                yield from bound_to(problem, device)
+    def schedules(self, problem: Problem, seed: int) -> Iterator[Placement]:
+        """Each of the other's, straightened."""
+        tried = {found.device.tobytes(): found.device for found in get_placer(self.of).schedules(problem, seed)}
+        for device in tried.values():
+            yield Placement(straightened(problem, device))
 
 
 def line_of(graph: Graph, homes: Sequence[str]) -> list[str]:
