@@ -1,7 +1,7 @@
 """Placers: Graph x Cluster to Plan. The next placer is one new file, and a line here."""
 
 from baechi.errors import BaechiError
-from baechi.placers.base import Placer, make_plan
+from baechi.placers.base import Placer, make_plan, repriced
 from baechi.placers.check import check_placer
 from baechi.placers.cp import Exact
 from baechi.placers.etf import Etf
@@ -35,6 +35,7 @@ __all__ = [
     "check_placer",
     "get_placer",
     "make_plan",
+    "repriced",
 ]
 
 PLACERS: dict[str, type[Placer]] = {

@@ -2,7 +2,8 @@
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from baechi.cli.arguments import (
@@ -13,16 +14,14 @@ from baechi.cli.arguments import (
 )
 from baechi.cli.kept import keep_graph
 from baechi.cli.output import SearchLine, emit, emit_json, say
-from baechi.cli.saved import PlannedStep
-from baechi.cli.subject import load_subject, restart_tuned
-from baechi.cli.trial import tried
+from baechi.cli.subject import Subject, load_subject, restart_tuned
+from baechi.cli.trial import Made, best_tried
 
 if TYPE_CHECKING:
-    from baechi.cli.subject import Subject
     from baechi.ir.graph import Graph
     from baechi.ir.plan import Plan
 
-__all__ = ["configure", "execute", "placed", "planned_step"]
+__all__ = ["configure", "execute", "placed"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,12 +43,10 @@ def execute(args: argparse.Namespace) -> int:
     from baechi.report.text import plan_text
 
     subject = load_subject(args)
-    graph, plan = placed(args, subject, options)
+    made = _made(args, subject, options)
     if args.measure:
-        table = tried(plan, lambda: planned_step(subject, graph, plan), seed=args.seed, table_file=args.table)
-        if table is not None:
-            subject = replace(subject, table=table)
-            graph, plan = placed(args, subject, options)
+        made = best_tried(made, partial(_made, args, options=options), seed=args.seed, table_file=args.table)
+    subject, graph, plan = made
     if args.output:
         write_plan(plan, args.output)
         keep_graph(subject.target, graph)
@@ -64,7 +61,11 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def placed(args: argparse.Namespace, subject: "Subject", options: Mapping[str, Any]) -> "tuple[Graph, Plan]":
+def _made(args: argparse.Namespace, subject: Subject, options: Mapping[str, Any]) -> Made:
+    return Made(subject, *placed(args, subject, options))
+
+
+def placed(args: argparse.Namespace, subject: Subject, options: Mapping[str, Any]) -> "tuple[Graph, Plan]":
     """Place what the arguments say as they say it; returns the graph that the plan is for.
 
     Args:
@@ -87,12 +88,3 @@ def placed(args: argparse.Namespace, subject: "Subject", options: Mapping[str, A
             recompute=args.recompute,
             offload=args.offload,
         )
-
-
-def planned_step(subject: "Subject", graph: "Graph", plan: "Plan") -> PlannedStep:
-    """What `placed` made, with the target of the graph that its plan is for and what the simulator expects."""
-    from baechi.api import timeline_of
-    from baechi.passes.lighten import Lighten
-
-    target = subject.target.lightened(Lighten.of(plan.target))
-    return PlannedStep(plan, target, graph, timeline_of(graph, plan, subject.table), subject.table)

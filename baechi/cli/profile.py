@@ -16,8 +16,8 @@ from baechi.cli.arguments import (
 from baechi.cli.carriers import carrier_of
 from baechi.cli.kept import keep_graph
 from baechi.cli.output import check_folder, emit, emit_json, say
-from baechi.cli.place import placed, planned_step
-from baechi.cli.saved import PlannedStep, is_saved, planned
+from baechi.cli.place import placed
+from baechi.cli.saved import PlannedStep, is_saved, planned, planned_step
 from baechi.cli.subject import load_subject, restart_tuned
 from baechi.cli.workers import is_worker
 from baechi.errors import BaechiError

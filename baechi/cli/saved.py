@@ -11,6 +11,7 @@ from baechi.cli.subject import measured_table
 from baechi.errors import BaechiError
 
 if TYPE_CHECKING:
+    from baechi.cli.subject import Subject
     from baechi.cost import CostTable
     from baechi.ir.graph import Graph
     from baechi.ir.plan import Plan
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
     from baechi.report.files import Step
     from baechi.target import Target
 
-__all__ = ["PlannedStep", "is_saved", "named_target", "planned", "saved_graph", "saved_target", "viewed"]
+__all__ = [
+    "PlannedStep",
+    "is_saved",
+    "named_target",
+    "planned",
+    "planned_step",
+    "saved_graph",
+    "saved_target",
+    "viewed",
+]
 
 _SAVED, _HEAD = re.compile(r'\{\s*"schema":\s*"baechi/(plan|profile)/'), 100
 
@@ -49,6 +59,15 @@ def is_saved(name: str) -> bool:
             return _SAVED.match(file.read(_HEAD)) is not None
     except OSError:
         return False
+
+
+def planned_step(subject: "Subject", graph: "Graph", plan: "Plan") -> PlannedStep:
+    """A plan that was just made, with the target of the graph that it is for and what the simulator expects."""
+    from baechi.api import timeline_of
+    from baechi.passes.lighten import Lighten
+
+    target = subject.target.lightened(Lighten.of(plan.target))
+    return PlannedStep(plan, target, graph, timeline_of(graph, plan, subject.table), subject.table)
 
 
 def planned(path: str, table: str | None = None, *, new_table: bool = False) -> PlannedStep:
