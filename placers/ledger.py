@@ -29,6 +29,8 @@ class Ledger(NamedTuple):
             when there are as many readers as devices, else in the order in which they come.
         copy_device, copy_time, copy_tensor: (copies,) where it is, or -1; when it is there; of what.
         home: (groups,) device of each group, or -1.
+        eased: (devices,) 1 where something may fit now that did not when this was last set to 0: memory became free,
+            or part of what it needs has come.
     """
 
     persistent: Ints
@@ -42,6 +44,7 @@ class Ledger(NamedTuple):
     copy_time: Ints
     copy_tensor: Ints
     home: Ints
+    eased: Ints
 
 
 @maker
@@ -75,6 +78,7 @@ def new_ledger(a: Arrays, home: Ints, group_persistent: Ints) -> Ledger:
         np.empty(copies, np.int64),
         copy_tensor,
         home.copy(),
+        np.zeros(devices, np.int64),
     )
 
 
@@ -135,6 +139,7 @@ def _release(a: Arrays, b: Ledger, storage: int, p: int) -> None:
     b.holders[storage] -= 1
     if b.holders[storage] == 0:
         tensors = len(a.t_op)
+        b.eased[p] = 1
         b.dynamic[p] -= a.t_size[storage] if storage < tensors else a.t_bytes[b.copy_tensor[storage - tensors]]
 
 
@@ -147,6 +152,7 @@ def commit(a: Arrays, b: Ledger, device: Ints, group_persistent: Ints, i: int, p
         b.home[g] = p
         b.persistent[p] += group_persistent[g]
     device[i] = p
+    b.eased[p] = 1
     for t in range(a.out_ptr[i], a.out_ptr[i + 1]):
         base = a.t_base[t]
         if base >= 0:
@@ -177,6 +183,7 @@ def commit(a: Arrays, b: Ledger, device: Ints, group_persistent: Ints, i: int, p
 def finish(a: Arrays, b: Ledger, device: Ints, i: int) -> None:
     """Free what op `i`, which ends now, was the last to hold."""
     p = device[i]
+    b.eased[p] = 1
     b.dynamic[p] -= a.temp[i]
     for k in range(a.in_ptr[i], a.in_ptr[i + 1]):
         _release(a, b, _storage_read(a, b, device, a.in_t[k], p), p)

@@ -204,8 +204,9 @@ def _finish(a: Arrays, child: Ints, p: int, s: State) -> None:
             if s.waits[reader] == 0:
                 announce(a, reader, s)
     for q in range(len(a.cap)):
-        if s.books.persistent[q] + s.books.peak[q] > a.cap[q]:
-            continue  # nothing will ever fit there again
+        if s.books.eased[q] == 0 or s.books.persistent[q] + s.books.peak[q] > a.cap[q]:
+            continue  # nothing else fits there now, or nothing ever will
+        s.books.eased[q] = 0
         for k in range(s.stuck_count[q]):
             later(s, q, s.tally[NOW], a.rank[s.stuck[q, k]])
         s.stuck_count[q] = 0

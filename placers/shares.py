@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 def held_bytes(a: Arrays) -> Floats:
     """(groups,) bytes that persist with the ops of each colocation group, or that they make."""
     held = a.persistent + np.bincount(a.t_op, a.t_size, len(a.rank))
-    return np.bincount(a.group, held, len(a.group_ptr) - 1)
+    return np.asarray(np.bincount(a.group, held, len(a.group_ptr) - 1), np.float64)
 
 
 def shares(amounts: NDArray[Any]) -> Floats:
@@ -26,4 +26,4 @@ def shares(amounts: NDArray[Any]) -> Floats:
         ([0.25, 0.75], [0.5, 0.5])
     """
     total = amounts.sum()
-    return np.asarray(amounts / total if total > 0 else np.full(len(amounts), 1 / max(1, len(amounts))), np.float64)
+    return np.asarray(amounts / total, np.float64) if total > 0 else np.full(len(amounts), 1 / max(1, len(amounts)))

@@ -115,10 +115,12 @@ def views_and_owners(problem: Problem) -> tuple[Ints, Ints]:
 
 
 def bound_to(problem: Problem, device: Ints) -> tuple[Schedule, ...]:
-    """Schedules of a placement that is given: in program order, and by earliest start."""
+    """Schedules of a placement that is given: in program order, and by earliest start unless it is over a cap in any."""
     a = problem.arrays
+    natural = Schedule(device, a.order)
+    if (np.bincount(device, a.persistent, len(a.cap)) > a.cap).any():
+        return (natural,)
     homes = np.unique(device)
     bound = problem.with_groups(device).arrays
     listed = list_schedule(bound, np.full(len(device), -1, np.int64), homes, True)
-    natural = Schedule(device, a.order)
     return natural, Schedule(device, listed.sequence), Schedule(device, listed.sequence, listed.sent)

@@ -27,6 +27,7 @@ from baechi.models.graphs import (
 from baechi.placers import Etf, Placer, RoundRobin, Sct, Topo
 from baechi.placers.schedule import list_schedule
 from baechi.placers.sct import favourite_children
+from baechi.placers.variants import Variant
 from baechi.sim import Schedule, evaluate
 
 TICKS = 10**12
@@ -156,8 +157,9 @@ def test_every_schedule_can_be_carried_out(placer: Placer, contention: Contentio
     """With groups and views of parameters, in the order of transfers that was planned."""
     for seed in range(30):
         graph = random_dag(seed, 30, groups=seed % 2 == 0, shuffled=seed % 3 == 0)
-        a = Problem(graph, unlimited(3, contention)).arrays
-        for schedule in placer.schedules(Problem(graph, unlimited(3, contention)), 0):
+        problem = Problem(graph, unlimited(3, contention))
+        a = problem.arrays
+        for schedule in placer.lifted(Variant.plain(problem), 0):
             run, _ = evaluate(a, schedule)
             assert run.done == len(graph), f"seed {seed}, order of transfers given: {schedule.sent is not None}"
             assert (schedule.device >= 0).all()
@@ -168,7 +170,7 @@ def test_every_schedule_can_be_carried_out(placer: Placer, contention: Contentio
 def planned(placer: Placer, graph: Graph, count: int, contention: Contention) -> float:
     """Makespan of the list schedule itself, in seconds, before the simulator orders its transfers anew."""
     problem = Problem(graph, unlimited(count, contention))
-    return evaluate(problem.arrays, next(placer.schedules(problem, 0)))[0].makespan / TICKS
+    return evaluate(problem.arrays, next(placer.lifted(Variant.plain(problem), 0)))[0].makespan / TICKS
 
 
 @pytest.mark.parametrize(

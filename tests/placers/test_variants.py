@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from baechi.cost import Problem
@@ -109,6 +110,15 @@ def test_a_given_placement_is_kept() -> None:
     for schedule in bound_to(problem, device):
         assert schedule.device.tolist() == device.tolist()
         assert can_run(problem, schedule)
+
+
+def test_what_persists_over_a_cap_fits_in_no_order() -> None:
+    ops = tuple(Op(f"p{k}", "parameter", persistent_bytes=10, seconds=1.0) for k in range(3))
+    problem = Problem(Graph(ops), Cluster((Device("a", 19), Device("b", 10))))
+    first, second = (bound_to(problem, np.array(device)) for device in ([0, 0, 1], [0, 1, 1]))
+    assert len(first) == len(second) == 1
+    problem = Problem(Graph(ops), Cluster((Device("a", 20), Device("b", 10))))
+    assert len(bound_to(problem, np.array([0, 0, 1]))) == 3
 
 
 def can_run(problem: Problem, schedule: Schedule) -> bool:
