@@ -30,7 +30,7 @@ class Ledger(NamedTuple):
         copy_device, copy_time, copy_tensor: (copies,) where it is, or -1; when it is there; of what.
         home: (groups,) device of each group, or -1.
         eased: (devices,) 1 where something may fit now that did not when this was last set to 0: memory became free,
-            or part of what it needs has come.
+            or part of what it needs has come, there or, of a group that had no home yet, anywhere.
     """
 
     persistent: Ints
@@ -151,6 +151,7 @@ def commit(a: Arrays, b: Ledger, device: Ints, group_persistent: Ints, i: int, p
     if b.home[g] < 0:
         b.home[g] = p
         b.persistent[p] += group_persistent[g]
+        b.eased[:] = 1
     device[i] = p
     b.eased[p] = 1
     for t in range(a.out_ptr[i], a.out_ptr[i + 1]):

@@ -73,7 +73,7 @@ def _tried(made: Made, seed: int) -> Made | None:
     try:
         ran = carrier.profile(plan, lambda: planned_step(subject, graph, plan), options)
     except BaechiError as error:
-        say(f"note: no trial, so ops have the times of one process: {error.what}")
+        say(f"note: no trial, so ops have the times that they had: {error.what}")
         return None
     if ran is None:
         return None

@@ -207,7 +207,7 @@ def test_a_plan_of_several_processes_is_tried_before_the_one_that_counts(cli, tm
     assert json.loads(table.read_text()) == kept
 
 
-def test_without_a_trial_the_times_of_one_process_count(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_trial_the_times_of_one_process_stay(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from baechi.cli import carriers
 
     def full(*_: object) -> None:
@@ -216,7 +216,7 @@ def test_without_a_trial_the_times_of_one_process_count(cli, tmp_path: Path, mon
     monkeypatch.setattr(carriers, "_PYTORCH", carriers._PYTORCH._replace(profile=full))
     ran = cli(*PAIR, "--table", tmp_path / "ops.json")
     assert ran.code == 0
-    assert "note: no trial, so ops have the times of one process: this machine has 1 MiB" in ran.err
+    assert "note: no trial, so ops have the times that they had: this machine has 1 MiB" in ran.err
 
 
 NET = """
