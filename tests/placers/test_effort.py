@@ -59,8 +59,7 @@ def test_a_step_that_is_too_large_gets_the_first_schedules_only(
     after = list(make(problem))
     assert 0 < len(after) < len(before)
     for one, other in zip(after, before, strict=False):
-        assert (one.device == other.device).all()
-        assert (one.sequence == other.sequence).all()
+        assert all((a == b).all() for a, b in zip(one[:2], other[:2], strict=True))
 
 
 def test_heft_asks_for_no_more_room_where_everything_fits_on_any_device(monkeypatch: pytest.MonkeyPatch) -> None:
