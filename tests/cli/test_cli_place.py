@@ -197,12 +197,16 @@ PAIR = (
 
 def test_a_plan_of_several_processes_is_tried_before_the_one_that_counts(cli, tmp_path: Path) -> None:
     table = tmp_path / "ops.json"
-    tried = cli(*PAIR, "--table", table, "--json")
+    plan = tmp_path / "plan.json"
+    tried = cli(*PAIR, "--table", table, "-o", plan, "--json")
     assert (tried.code, tried.err.count("note: tried for some steps of ")) == (0, 1)
     assert len(set(tried.data["device"].values())) == 2
     kept = json.loads(table.read_text())
     again = cli(*PAIR[:-1], "--table", table, "--json")  # with the times of the trial, which were kept
     assert again.data["predicted"]["load_seconds"] == tried.data["predicted"]["load_seconds"]
+    simulated = cli("explain", plan, "--table", table, "--json")
+    assert simulated.data["step_seconds"] == tried.data["predicted"]["step_seconds"]
+    assert "op times changed" not in simulated.err
     assert "tried" not in again.err
     assert json.loads(table.read_text()) == kept
 

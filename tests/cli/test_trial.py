@@ -14,6 +14,7 @@ from baechi.ir.cluster import Cluster, Device
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op, Tensor
 from baechi.placers import Expert, RoundRobin
+from baechi.target import load_target
 
 TWO = Cluster((Device("cpu:0", 1 << 30, type="cpu"), Device("cpu:1", 1 << 30, type="cpu")))
 PAIR = Graph(
@@ -31,7 +32,7 @@ def kept(
     """What is kept, the placers of the plans that were tried, and the tables that were written."""
     trials, written, times = [], [], iter((first, second))
     table = CostTable({"cpu": {"x": 1.0, "y": 1.0, "z": 1.0}})
-    subject = Subject(SimpleNamespace(), PAIR, TWO, table, 0.0)  # type: ignore[arg-type]
+    subject = Subject(load_target("models:mlp"), PAIR, TWO, table, 0.0)
 
     def profile(plan: Any, *_: object) -> Any:
         trials.append(plan.placer.name)
