@@ -22,9 +22,11 @@ R = TypeVar("R")
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile on the first call and keep the machine code on disk until anything compiled into it changes."""
-    compiled: Any = _compile(function, nogil=True)
-    compiled._cache = _Cache(function)
-    return compiled  # type: ignore[no-any-return]
+    cache: Any = _Cache
+    dispatcher: Any = _compile(function, nogil=True)
+    dispatcher._cache = cache(function)
+    compiled: Callable[P, R] = dispatcher
+    return compiled
 
 
 def leaf(function: Callable[P, R]) -> Callable[P, R]:
@@ -37,7 +39,7 @@ def maker(function: Callable[P, R]) -> Callable[P, R]:
     return _compile(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]
+class _Cache(FunctionCache):
     """Numba's cache of machine code, which alone follows the kernel's own file but not the leaves' files."""
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
@@ -45,7 +47,8 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         for part in _compiled_in(self._py_func, set()):
             digest.update(f"{len(part)}:{part}".encode())
         layout = tuple(_fields(argument) for argument in getattr(sig, "args", sig))
-        return (*super()._index_key(sig, codegen), digest.hexdigest(), layout)
+        own: Any = FunctionCache._index_key
+        return (*own(self, sig, codegen), digest.hexdigest(), layout)
 
 
 def _compiled_in(function: Callable[..., Any], seen: set[Callable[..., Any]]) -> Iterator[str]:
