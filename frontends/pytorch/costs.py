@@ -15,7 +15,6 @@ __all__ = [
     "flops",
     "is_scattered",
     "moved_bytes",
-    "temp_bytes",
     "tensor_key",
     "writes",
 ]
@@ -36,7 +35,6 @@ _SHORT = {
     torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", torch.bfloat16: "bf16", torch.int64: "i64",
     torch.int32: "i32", torch.int16: "i16", torch.int8: "i8", torch.uint8: "u8", torch.bool: "b8",
 }  # fmt: skip
-_ONE_MORE = {aten.native_batch_norm_backward, aten.native_dropout, aten.native_dropout_backward}
 _LEFT_OUT = ("device", "layout", "pin_memory")
 
 
@@ -138,29 +136,6 @@ def moved_bytes(node: fx.Node) -> int:
     if packet in _LOOKUPS:
         return made + made + sum(dense_bytes(t) for t in read[1:])
     return made + sum(dense_bytes(t) for t in read)
-
-
-def temp_bytes(node: fx.Node) -> int:
-    """Bytes that a call's kernel needs beside its inputs and results.
-
-    Convolutions lay their operands out anew: forward the larger of inputs and result, backward the
-    incoming gradient and, for the input's gradient, the input, or else the weight; dropout, and the
-    backward of dropout and of batch norm, hold one more tensor like their first argument. That is what the CPU
-    kernels of torch 2.13 were measured to allocate; other calls need little and count as nothing.
-    """
-    packet = _packet(node)
-    if packet is aten.convolution:
-        return max(_bytes_of(node.args[:2]), _bytes_of(node))
-    if packet is aten.convolution_backward:
-        mask: Any = node.args[10]
-        return max(_bytes_of(node.args[: 2 if mask[0] else 1]), _bytes_of(node.args[2]))
-    if packet in _ONE_MORE:
-        return _bytes_of(node.args[0])
-    return 0
-
-
-def _bytes_of(argument: Any) -> int:
-    return sum(dense_bytes(t) for t in _leaves(list(_val(argument)) if isinstance(argument, tuple) else _val(argument)))
 
 
 def arithmetic(node: fx.Node) -> str:

@@ -15,6 +15,7 @@ from baechi.frontends.pytorch.joint import UNMARKED, Joint, Mark
 from baechi.frontends.pytorch.optimizers import state_bytes
 from baechi.frontends.pytorch.program import OptimizerSpec
 from baechi.frontends.pytorch.provenance import origin
+from baechi.frontends.pytorch.temporaries import temp_bytes
 from baechi.frontends.pytorch.writes import Built, add_writes
 from baechi.ir.op import Op, Phase, Tensor
 
@@ -160,7 +161,7 @@ def _costs(node: fx.Node) -> Mapping[str, Any]:
     return {
         "flops": costs.flops(node),
         "moved_bytes": costs.moved_bytes(node),
-        "temp_bytes": costs.temp_bytes(node),
+        "temp_bytes": temp_bytes(node),
         "arithmetic": costs.arithmetic(node),
         "key": costs.call_key(node),
     }
