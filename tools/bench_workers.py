@@ -22,6 +22,7 @@ BAECHI = (sys.executable, "-m", "baechi")
 MODELS = {"inception_v3": 4, "gnmt": 8, "transformer": 8, "gpt2": 2}
 CAPS = {2: "2x75%", 4: "4x60%"}
 NBYTES, REPEATS = 4_000_000, 100
+RUNS = 3
 
 
 def run(*arguments: object) -> Any:
@@ -188,17 +189,17 @@ def two() -> None:
 
 
 def predicted(*models: str) -> None:
-    """What `place --measure` says before a first run, and the simulator after it, from the op times of the run.
+    """What is predicted before a run, by `place --measure` and then by the op times of the run before, and after it.
 
-    Both beside the steps of that run in which nothing is noted.
+    After it the op times are those of the run itself. Measured are its steps in which nothing is noted.
     """
     from baechi.cli.saved import planned
 
     print(
-        "| model | batch | devices | predicted by `--measure` | by the profile | measured | measured / predicted | "
-        "peaks, measured / predicted |"
+        f"| model | batch | devices | predicted by `--measure` | measured in {RUNS} runs | "
+        "measured / predicted before each run | median | by its own op times | peaks, measured / predicted |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     for named in models or ("inception_v3", "gnmt", "transformer"):
         model, _, only = named.partition(":")
         for count, caps in {1: "1x8GiB", **CAPS}.items():
@@ -207,14 +208,20 @@ def predicted(*models: str) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 plan, batch = Path(folder) / "plan.json", MODELS[model]
                 placed = run("place", f"models:{model}", "--batch", batch, "--cluster", caps, "-o", plan, "--measure")
-                first = placed["predicted"]["step_seconds"]
-                ran = run("profile", plan, "--steps", 9, "--warmup", 2)
-                step = planned(str(plan))
-            said, measured = step.timeline.step_seconds, ran["step_seconds"]["median"]
-            peaks = [ran["peak_bytes"][d] / b for d, b in step.plan.predicted.peak_bytes.items() if b]
+                said, measured, peaks = [placed["predicted"]["step_seconds"]], [], []
+                for _ in range(RUNS):
+                    ran = run("profile", plan, "--steps", 9, "--warmup", 2)
+                    step = planned(str(plan))
+                    said.append(step.timeline.step_seconds)
+                    measured.append(ran["step_seconds"]["median"])
+                    peaks += [ran["peak_bytes"][d] / b for d, b in step.plan.predicted.peak_bytes.items() if b]
+            before = [m / p for m, p in zip(measured, said[:-1], strict=True)]
+            after = [m / p for m, p in zip(measured, said[1:], strict=True)]
+            took, ratios = (", ".join(f"{value:.2f}" for value in values) for values in (measured, before))
             print(
-                f"| {model} | {batch} | {count} | {first:.2f} s | {said:.2f} s | {measured:.2f} s | "
-                f"{measured / first:.2f}, {measured / said:.2f} | {min(peaks):.3f} to {max(peaks):.3f} |",
+                f"| {model} | {batch} | {count} | {said[0]:.2f} s | {took} s | {ratios} | "
+                f"{statistics.median(before):.2f} | {min(after):.2f} to {max(after):.2f} | "
+                f"{min(peaks):.3f} to {max(peaks):.3f} |",
                 flush=True,
             )
 
