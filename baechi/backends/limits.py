@@ -6,6 +6,7 @@ are no memory.
 """
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -103,13 +104,18 @@ def limit_memory(cap_bytes: int, *, allowance_bytes: int = ALLOWANCE_BYTES) -> M
 
 
 def _settle() -> None:
-    """Train something tiny: torch loads code and makes threads and workspaces when they are first needed."""
+    """Train something tiny: torch loads code and makes threads and workspaces when they are first needed.
+
+    So does its profiler. Blocks that the allocator keeps for later may fill the cap, and then a thread's stack, which
+    it does not allocate, finds no room.
+    """
     import torch
 
     random = torch.get_rng_state()
     module = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3), torch.nn.Flatten(), torch.nn.Linear(16, 4))
     optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
-    module(torch.ones(1, 4, 4, 4)).sum().backward()
+    with allocations():
+        module(torch.ones(1, 4, 4, 4)).sum().backward()
     optimizer.step()
     torch.set_rng_state(random)
 
@@ -247,6 +253,7 @@ def allocations() -> Iterator[Allocations]:
     from torch.autograd.profiler import profile
 
     found = Allocations()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it prints two lines for each profile otherwise
     with profile(use_kineto=False, profile_memory=True) as profiler:
         yield found
     live: dict[int, int] = {}

@@ -287,3 +287,32 @@ def test_what_was_freed_elsewhere_and_allocated_again_counts_once() -> None:
             module(torch.ones(1, 500)).sum().backward()
     assert found.kept_bytes == pytest.approx(MB, abs=5000)
     assert found.peak_bytes < 1.1 * MB
+
+
+FULL = """
+import torch
+from baechi.backends.limits import allocations, limit_memory
+
+torch.set_num_threads(1)
+limit_memory(400_000_000)
+for _ in range(3):  # afterwards all that the process may hold is free, and kept by the allocator
+    blocks = []
+    try:
+        while True:
+            blocks.append(torch.empty(25_000 + len(blocks) * 7919 % 200_000))
+    except RuntimeError:
+        blocks.clear()
+with allocations() as found:
+    torch.ones(1000).sum()
+print(found.peak_bytes)
+"""
+
+
+@linux
+@heaps
+def test_memory_is_followed_where_free_blocks_fill_the_cap(heap: dict[str, str]) -> None:
+    """The profiler starts a thread, whose stack is not taken from the allocator."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **heap}
+    ran = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True, env=environment, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert 4000 <= int(ran.stdout) < 4200
