@@ -5,8 +5,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
-from baechi.frontends.pytorch.costs import dense_bytes
-
 __all__ = ["temp_bytes"]
 
 aten = torch.ops.aten
@@ -29,26 +27,28 @@ def temp_bytes(node: fx.Node) -> int:
     - A convolution lays its operands out anew (`_Convolution`).
     - Dropout and its backward hold one more tensor like their first argument, and so does batch norm's backward where
       all that it reads is contiguous.
-    - Pooling, softmax, layer norm and the backward of GELU copy what is not contiguous.
+    - Convolutions, pooling, softmax, layer norm and the backward of GELU copy what is not contiguous.
 
     Other calls need little and count as nothing.
     """
     packet = getattr(node.target, "overloadpacket", None)
     if packet is aten.convolution:
-        return _Convolution.of(node.args).forward(_value(node))
+        return _copied(node) + _Convolution.of(node.args).forward(_value(node))
     if packet is aten.convolution_backward:
         gradient, *operands = node.args
         mask: Any = node.args[10]
-        return _Convolution.of(operands).backward(_value(gradient), mask[0], mask[1])
+        return _copied(node) + _Convolution.of(operands).backward(_value(gradient), mask[0], mask[1])
     if packet in _ONE_MORE:
-        return dense_bytes(_value(node.args[0]))
+        return _value(node.args[0]).nbytes
     if packet is aten.native_batch_norm_backward:
         read = [_value(argument) for argument in node.args[:2]]
-        return dense_bytes(read[0]) if all(t.is_contiguous() for t in read) else 0
-    if packet in _COPYING:
-        read = [_value(n) for n in node.all_input_nodes]
-        return sum(dense_bytes(t) for t in read if not (t.is_contiguous() or _is_channels_last(t)))
-    return 0
+        return read[0].nbytes if all(t.is_contiguous() for t in read) else 0
+    return _copied(node) if packet in _COPYING else 0
+
+
+def _copied(node: fx.Node) -> int:
+    read = [_value(n) for n in node.all_input_nodes]
+    return sum(t.nbytes for t in read if not (t.is_contiguous() or _is_channels_last(t)))
 
 
 class _Convolution(NamedTuple):
@@ -80,33 +80,33 @@ class _Convolution(NamedTuple):
         if self._is_plain:
             return self._unfolded(y)
         if _is_channels_last(self.x):
-            return dense_bytes(self.w)
+            return self.w.nbytes
         if self.is_transposed:
-            return self._spread(self.x, y) - dense_bytes(y)
-        return max(self._copied + dense_bytes(self.w), dense_bytes(y))
+            return self._spread(self.x, y) - y.nbytes
+        return max(self._anew + self.w.nbytes, y.nbytes)
 
     def backward(self, gradient: Tensor, of_x: bool, of_w: bool) -> int:
         """Beside the gradients of the input and of the weight, as far as they are asked for."""
         if self._is_plain:
             return self._unfolded(gradient)
-        x, w = of_x * dense_bytes(self.x), dense_bytes(self.w)
+        x, w = of_x * self.x.nbytes, self.w.nbytes
         if _is_channels_last(self.x):
             return 2 * w
         first = 0
         if of_x:
-            like = max(dense_bytes(gradient) + w + x, 2 * x)
+            like = max(gradient.nbytes + w + x, 2 * x)
             first = like if self.is_transposed else self._spread(gradient, self.x)
-        then = x + max(dense_bytes(gradient) + self._copied + w, 2 * w) if of_w else 0
+        then = x + max(gradient.nbytes + self._anew + w, 2 * w) if of_w else 0
         return max(first, then) - x - of_w * w
 
     def _spread(self, read: Tensor, made: Tensor) -> int:
         """What a product holds in which each element of what is read goes to a window of what is made."""
         copies = 3 if self.is_strided else 2
-        return max(dense_bytes(read) + dense_bytes(self.w) + dense_bytes(made), copies * dense_bytes(made))
+        return max(read.nbytes + self.w.nbytes + made.nbytes, copies * made.nbytes)
 
     @property
-    def _copied(self) -> int:
-        return 0 if self.x.shape[1] == _IMAGE else dense_bytes(self.x)
+    def _anew(self) -> int:
+        return 0 if self.x.shape[1] == _IMAGE else self.x.nbytes
 
     @property
     def _is_plain(self) -> bool:

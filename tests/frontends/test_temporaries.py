@@ -145,6 +145,16 @@ def test_a_plain_product_unfolds_its_windows(arguments: tuple[Any, ...]) -> None
     assert _said(backward, *also) == _held(backward, *also)
 
 
+@one_dnn
+def test_what_is_not_contiguous_is_copied_before_it_is_laid_out() -> None:
+    forward, backward, (x, w), (gradient, *_) = _convolution((4, 64, 35, 35), 96, 3, 1, 1)
+    apart = torch.cat([x, x], 1)[:, :64]
+    for given in (gradient[:, :, :1, :1].expand_as(gradient), torch.cat([gradient, gradient], 1)[:, 96:]):
+        assert _said(backward, given, x, w) == _held(backward, given, x, w)
+        assert _said(backward, given, apart, w) == _held(backward, given, apart, w)
+    assert _said(forward, apart, w) == _held(forward, apart, w)
+
+
 PARTS = torch.zeros(4, 64, 20, 20, dtype=torch.int64)
 SCALE = torch.ones(64)
 KINDS: dict[str, Callable[[Tensor], Any]] = {
@@ -171,7 +181,9 @@ KINDS: dict[str, Callable[[Tensor], Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("x", [STRIDED, DENSE], ids=["strided", "dense"])
+@pytest.mark.parametrize(
+    "x", [STRIDED, DENSE, DENSE[:, :, :1, :1].expand_as(DENSE)], ids=["strided", "dense", "expanded"]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_not_contiguous_is_copied_by_some(kind: str, x: Tensor) -> None:
     assert _said(KINDS[kind], x) == pytest.approx(_held(KINDS[kind], x), abs=4000)
