@@ -1,6 +1,6 @@
 """The chain of ops and transfers that makes a step as long as it is."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 
 from baechi.ir.graph import Graph
 from baechi.ir.timeline import OpSpan, Timeline, TransferSpan
@@ -23,9 +23,7 @@ def critical_path(graph: Graph, timeline: Timeline) -> tuple[Span, ...]:
     """
     if not timeline.ops:
         return ()
-    before, ran = _previous(timeline), dict[str, list[OpSpan]]()
-    for span in timeline.ops:
-        ran.setdefault(span.device, []).append(span)
+    lanes = _Lanes(timeline)
     arrival = {(s.tensor, s.destination): s for s in timeline.transfers}
     spans: list[Span] = [*timeline.ops, *timeline.transfers]
     at: Span | None = max(spans, key=lambda s: s.end)
@@ -33,10 +31,9 @@ def critical_path(graph: Graph, timeline: Timeline) -> tuple[Span, ...]:
     while at is not None:
         path.append(at)
         waited = [s for s in _waits(graph, timeline, arrival, at) if s.end <= at.start]
-        waited += [s for s in before.get(_name(at), ()) if s.end <= at.start]
+        waited += [s for s in lanes.before(at) if s.end <= at.start]
         if isinstance(at, TransferSpan) and all(s.end < at.start for s in waited):
-            there = ran.get(at.destination, [])
-            waited += there[: bisect_right(there, at.start, key=lambda s: s.end)][-1:]
+            waited += lanes.ended(at.destination, at.start)
         at = max(waited, key=lambda s: s.end, default=None)
     return tuple(reversed(path))
 
@@ -66,17 +63,40 @@ def _waits(graph: Graph, timeline: Timeline, arrival: dict[tuple[str, str], Tran
     return [*inputs, *(timeline.span[name] for name in op.after)]
 
 
-def _previous(timeline: Timeline) -> dict[tuple[str, ...], list[Span]]:
-    """What ran before each span on its device or on its lanes."""
-    last: dict[tuple[str, str], Span] = {}
-    before: dict[tuple[str, ...], list[Span]] = {}
-    spans: list[Span] = [*timeline.ops, *timeline.transfers]
-    for span in spans:
+class _Lanes:
+    """What ran one after the other: the ops of a device, and its transfers in either direction."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._ops, self._transfers = timeline.ops, timeline.transfers
+        self._number: dict[tuple[str, ...], int] = {}
+        self._ran: dict[str, list[int]] = {}
+        self._sent: dict[str, list[int]] = {}
+        self._received: dict[str, list[int]] = {}
+        for k, span in enumerate(timeline.ops):
+            self._number[_name(span)] = k
+            self._ran.setdefault(span.device, []).append(k)
+        for k, sent in enumerate(timeline.transfers):
+            self._number[_name(sent)] = k
+            self._sent.setdefault(sent.source, []).append(k)
+            self._received.setdefault(sent.destination, []).append(k)
+
+    def before(self, span: Span) -> list[Span]:
+        """The last span before it on its device, or on each of the lanes that a transfer may have to share."""
+        number = self._number[_name(span)]
         if isinstance(span, OpSpan):
-            lanes = shared = [("op", span.device)]
-        else:
-            lanes = [("send", span.source), ("receive", span.destination)]
-            shared = [*lanes, ("receive", span.source), ("send", span.destination)]  # one lane when sequential
-        before[_name(span)] = [last[lane] for lane in shared if lane in last]
-        last.update(dict.fromkeys(lanes, span))
-    return before
+            return [self._ops[k] for k in _last(self._ran[span.device], number)]
+        one, other = span.source, span.destination
+        lanes = self._sent.get(one), self._received.get(other), self._received.get(one), self._sent.get(other)
+        return [self._transfers[k] for lane in lanes for k in _last(lane or [], number)]
+
+    def ended(self, device: str, seconds: float) -> list[OpSpan]:
+        """The last op of a device that had ended by then."""
+        ran = self._ran.get(device, [])
+        at = bisect_right(ran, seconds, key=lambda k: self._ops[k].end)
+        return [self._ops[k] for k in ran[max(at - 1, 0) : at]]
+
+
+def _last(lane: list[int], number: int) -> list[int]:
+    """The number in a lane that comes before this one, if there is one."""
+    at = bisect_left(lane, number)
+    return lane[max(at - 1, 0) : at]

@@ -9,7 +9,7 @@ from baechi.ir.plan import Plan
 from baechi.sim.evaluate import judge, plan_schedule
 from baechi.units import to_seconds
 
-__all__ = ["Outcome", "with_faster_device", "with_faster_links"]
+__all__ = ["Outcome", "SamePlan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,37 +25,40 @@ class Outcome:
     over_bytes: int
 
 
-def with_faster_links(problem: Problem, plan: Plan, factor: float) -> Outcome:
-    """The plan with all links so many times faster: latency and time per byte, declared transfer times too.
+class SamePlan:
+    """A plan that keeps its devices and its orders, whatever its cluster becomes.
 
     Args:
         problem: what the plan places, on its cluster.
-        plan: keeps its devices and its orders.
-        factor: above 1 is faster.
+        plan: the plan.
 
     Raises:
         BaechiError: B402 or B403 when the plan is not for this problem.
     """
-    a = problem.arrays
-    faster = a._replace(
-        latency=np.rint(a.latency / factor).astype(np.int64),
-        ticks_per_byte=a.ticks_per_byte / factor,
-        t_ticks=np.where(a.t_ticks > 0, np.rint(a.t_ticks / factor).astype(np.int64), a.t_ticks),
-    )
-    return _outcome(problem, plan, faster)
 
+    def __init__(self, problem: Problem, plan: Plan) -> None:
+        self._arrays, self._schedule = problem.arrays, plan_schedule(problem, plan)
+        self._names = tuple(problem.cluster.device)
 
-def with_faster_device(problem: Problem, plan: Plan, device: str | None, factor: float) -> Outcome:
-    """The plan with one device computing so many times faster; with all of them when None.
+    def with_faster_links(self, factor: float) -> Outcome:
+        """All links so many times faster: latency and time per byte, declared transfer times too; above 1 is faster."""
+        a = self._arrays
+        return self._outcome(
+            a._replace(
+                latency=np.rint(a.latency / factor).astype(np.int64),
+                ticks_per_byte=a.ticks_per_byte / factor,
+                t_ticks=np.where(a.t_ticks > 0, np.rint(a.t_ticks / factor).astype(np.int64), a.t_ticks),
+            )
+        )
 
-    Arguments and errors as `with_faster_links`.
-    """
-    a = problem.arrays
-    chosen = np.array([device is None or d.name == device for d in problem.cluster.devices])
-    ticks = np.where(chosen[None, :], np.rint(a.ticks / factor).astype(np.int64), a.ticks)
-    return _outcome(problem, plan, a._replace(ticks=ticks))
+    def with_faster_device(self, device: str | None, factor: float) -> Outcome:
+        """One device computing so many times faster; all of them when None."""
+        a = self._arrays
+        chosen = np.array([device in (None, name) for name in self._names])
+        return self._outcome(
+            a._replace(ticks=np.where(chosen[None, :], np.rint(a.ticks / factor).astype(np.int64), a.ticks))
+        )
 
-
-def _outcome(problem: Problem, plan: Plan, arrays: Arrays) -> Outcome:
-    over, ticks = judge(arrays, plan_schedule(problem, plan)).score
-    return Outcome(to_seconds(ticks), over)
+    def _outcome(self, arrays: Arrays) -> Outcome:
+        over, ticks = judge(arrays, self._schedule).score
+        return Outcome(to_seconds(ticks), over)

@@ -8,7 +8,7 @@ from baechi.ir.cluster import Cluster, Device, Link
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op, Tensor
 from baechi.placers.whatif import best_quick, try_quick
-from baechi.sim.whatif import Outcome, with_faster_device, with_faster_links
+from baechi.sim.whatif import Outcome, SamePlan
 
 CLUSTER = Cluster((Device("d:0", 100), Device("d:1", 100)), Link(0.5, 4.0))
 
@@ -27,19 +27,19 @@ def chain(declared: float | None = None) -> Graph:
 def test_links(factor: float) -> None:
     graph = chain()
     problem, plan = Problem(graph, CLUSTER), place_graph(graph, CLUSTER, "expert")
-    faster = with_faster_links(problem, plan, factor)
+    faster = SamePlan(problem, plan).with_faster_links(factor)
     assert faster.objective_seconds == pytest.approx(3.0 + (0.5 + 4 / 4) / factor)
     graph = chain(declared=3.0)
     problem, plan = Problem(graph, CLUSTER), place_graph(graph, CLUSTER, "expert")
-    assert with_faster_links(problem, plan, factor).objective_seconds == pytest.approx(3.0 + 3.0 / factor)
+    assert SamePlan(problem, plan).with_faster_links(factor).objective_seconds == pytest.approx(3.0 + 3.0 / factor)
 
 
 def test_devices() -> None:
     graph = chain()
     problem, plan = Problem(graph, CLUSTER), place_graph(graph, CLUSTER, "expert")
-    assert with_faster_device(problem, plan, "d:0", 2.0).objective_seconds == pytest.approx(4.5 - 0.5)
-    assert with_faster_device(problem, plan, "d:1", 2.0).objective_seconds == pytest.approx(4.5 - 1.0)
-    assert with_faster_device(problem, plan, None, 2.0).objective_seconds == pytest.approx(4.5 - 1.5)
+    assert SamePlan(problem, plan).with_faster_device("d:0", 2.0).objective_seconds == pytest.approx(4.5 - 0.5)
+    assert SamePlan(problem, plan).with_faster_device("d:1", 2.0).objective_seconds == pytest.approx(4.5 - 1.0)
+    assert SamePlan(problem, plan).with_faster_device(None, 2.0).objective_seconds == pytest.approx(4.5 - 1.5)
 
 
 def test_quick_placers_say_what_does_not_fit() -> None:

@@ -10,7 +10,7 @@ from baechi.cost.problem import Problem
 from baechi.ir.cluster import Cluster
 from baechi.placers.whatif import Tried, best_quick, left_out, try_quick
 from baechi.report.files import Step
-from baechi.sim.whatif import Outcome, with_faster_device, with_faster_links
+from baechi.sim.whatif import Outcome, SamePlan
 
 __all__ = ["Changes", "WhatIf", "what_if"]
 
@@ -54,10 +54,11 @@ def what_if(step: Step) -> Changes:
     """Faster links and devices under the same plan; one device fewer, larger caps and other placers with plans of quick placers."""
     plan = step.plan
     problem = Problem(step.graph, plan.cluster, step.table, plan.objective)
-    base = with_faster_links(problem, plan, 1.0)
+    same = SamePlan(problem, plan)
+    base = same.with_faster_links(1.0)
     tried = tuple(
         WhatIf(change, whose, o.objective_seconds, o.over_bytes, _ratio(o, base), kind)
-        for change, whose, o, kind in _rows(step, problem, base)
+        for change, whose, o, kind in _rows(step, problem, same, base)
     )
     return Changes(tried, left_out(problem))
 
@@ -66,26 +67,17 @@ def _ratio(outcome: Outcome, base: Outcome) -> float:
     return outcome.objective_seconds / base.objective_seconds - 1 if base.objective_seconds > 0 else 0.0
 
 
-def _rows(step: Step, problem: Problem, base: Outcome) -> Iterator[tuple[str, str, Outcome, Kind]]:
+def _rows(step: Step, problem: Problem, same: SamePlan, base: Outcome) -> Iterator[tuple[str, str, Outcome, Kind]]:
     plan, cluster = step.plan, step.plan.cluster
     if step.timeline.transfers:
         for factor in _LINKS:
-            yield f"links {factor}x faster", _SAME, with_faster_links(problem, plan, factor), "links"
+            yield f"links {factor}x faster", _SAME, same.with_faster_links(factor), "links"
     busy = step.timeline.busy_seconds
     busiest = max(cluster.device, key=lambda name: busy.get(name, 0.0))
-    yield (
-        f"computing {_COMPUTE}x faster on {busiest}",
-        _SAME,
-        with_faster_device(problem, plan, busiest, _COMPUTE),
-        "devices",
-    )
+    change = f"computing {_COMPUTE}x faster on"
+    yield f"{change} {busiest}", _SAME, same.with_faster_device(busiest, _COMPUTE), "devices"
     if len(cluster) > 1:
-        yield (
-            f"computing {_COMPUTE}x faster on all devices",
-            _SAME,
-            with_faster_device(problem, plan, None, _COMPUTE),
-            "devices",
-        )
+        yield f"{change} all devices", _SAME, same.with_faster_device(None, _COMPUTE), "devices"
     now = try_quick(problem, plan.seed)
     yield f"memory caps {_CAPS:g}x larger", *_larger_caps(problem, now, base), "memory"
     if len(cluster) > 1:
