@@ -36,7 +36,7 @@ def execute(args: argparse.Namespace) -> int:
     from baechi.report.text import head
 
     step = viewed(args.plan, args.table)
-    graph, plan, timeline = step.graph, step.plan, step.timeline
+    graph, plan, timeline = step.graph, step.now, step.timeline
     if args.op:
         return _explain_op(step, args)
     explanation = explain(graph, plan, timeline)
@@ -51,7 +51,7 @@ def _explain_op(step: "Step", args: argparse.Namespace) -> int:
     from baechi.report.text import head
     from baechi.report.why import why, why_text
 
-    found = why(step.graph, step.plan, step.timeline, args.op, step.table)
+    found = why(step.graph, step.now, step.timeline, args.op, step.table)
     if args.json:
         emit_json(_why_dict(step.graph, found))
     else:

@@ -152,7 +152,12 @@ def test_explain_notices_other_op_times(cli, tmp_path: Path) -> None:
     plan = json.loads((tmp_path / "plan.json").read_text())
     plan["predicted"]["step_seconds"] *= 2
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    assert "op times changed" in cli("explain", tmp_path / "plan.json").err
+    ran = cli("explain", tmp_path / "plan.json", "--json")
+    assert "op times changed" in ran.err
+    assert ran.data["step_seconds"] == pytest.approx(plan["predicted"]["step_seconds"] / 2)
+    op = next(iter(plan["device"]))
+    why = cli("explain", tmp_path / "plan.json", op, "--json").data
+    assert why["objective_seconds"] == ran.data["step_seconds"]
 
 
 def test_devices_lists_presets_and_this_machine(cli) -> None:

@@ -28,7 +28,7 @@ class _Block(NamedTuple):
 
 def notebook_html(step: Step) -> str:
     """What ``_repr_html_`` of a plan shows: devices, their load and memory, and a timeline of a few hundred blocks."""
-    plan, timeline = step.plan, step.timeline
+    plan, timeline = step.now, step.timeline
     gap = plan.gap if plan.bounds.step_seconds > 0 else None
     return (
         templates()

@@ -56,7 +56,7 @@ def _limit(step: Step, explanation: Explanation) -> str:
 
 
 def _load(step: Step) -> Iterator[str]:
-    loads = step.plan.predicted.load_seconds
+    loads = step.now.predicted.load_seconds
     if step.plan.objective == "throughput" and loads:
         most = max(loads, key=lambda name: loads[name])
         yield f"When many follow each other, each takes {format_seconds(loads[most])}: the load of {most}."
