@@ -17,7 +17,7 @@ from baechi.units import to_seconds
 __all__ = ["Tried", "best_quick", "left_out", "try_quick"]
 
 _MOST_OPS = {"contiguous": 5000, "heft": 50_000}  # above, these take longer than all else that a report says
-_MOST_OPS_OF_VIEWS = 5000
+_LARGE = 5000  # ops, above which heft and m-topo give their plain schedule alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ def try_quick(problem: Problem, seed: int = 0) -> tuple[Tried, ...]:
         [('single', 20.0), ('m-etf', 14.0), ('heft', 13.0)]
     """
     skipped = left_out(problem)
-    all_of_them: tuple[Placer, ...] = (Single(), Topo(), Etf(), Contiguous(), Heft())
+    heft = Heft(tries=0) if _is_large(problem) else Heft()
+    all_of_them: tuple[Placer, ...] = (Single(), Topo(), Etf(), Contiguous(), heft)
     return tuple(_tried(problem, (placer for placer in all_of_them if placer.name not in skipped), seed))
 
 
@@ -60,9 +61,14 @@ def best_quick(problem: Problem, seed: int = 0) -> Tried:
 
 
 def _tried(problem: Problem, placers: Iterable[Placer], seed: int) -> Iterator[Tried]:
-    views, is_large = tuple(variants(problem)), len(problem.graph) > _MOST_OPS_OF_VIEWS
+    views, is_large = tuple(variants(problem)), _is_large(problem)
     for placer in placers:
         all_views = placer.coarsens and not (is_large and placer.name == Topo.name)
         lifted = chain.from_iterable(placer.lifted(view, seed) for view in (views if all_views else views[:1]))
         best = best_of(problem, lifted)
         yield Tried(placer.name, Outcome(to_seconds(best.score[1]), best.score[0]))
+
+
+def _is_large(problem: Problem) -> bool:
+    """Whether a placer's second thoughts on it would take longer than all else that a report says."""
+    return len(problem.graph) > _LARGE

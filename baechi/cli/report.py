@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from baechi.cli.output import emit_json, say
 from baechi.cli.saved import viewed
 from baechi.errors import BaechiError
+from baechi.ir.bulk import uncollected
 
 if TYPE_CHECKING:
     from baechi.ir.graph import Graph
@@ -28,10 +29,11 @@ def execute(args: argparse.Namespace) -> int:
     if (runs := [_run_of(path) for path in args.files]) and all(run is not None for run in runs):
         return _report_run(args, runs)
     graphs: dict[str, Graph] = {}
-    steps = [
-        replace(viewed(path, args.table, graphs), name=name)
-        for path, name in zip(args.files, _names(args.files), strict=True)
-    ]
+    with uncollected():
+        steps = [
+            replace(viewed(path, args.table, graphs), name=name)
+            for path, name in zip(args.files, _names(args.files), strict=True)
+        ]
     if args.json:
         from baechi.report.page.data import page_of, page_to_dict
 
