@@ -11,6 +11,7 @@ workloads  the graphs of the dnn-partitioning repository: latency, throughput, m
 models     the paper's models on four GPUs of 8 GB and of 30 % of what one device needs
 synthetic  generated graphs
 stg        task graphs of the Standard Task Graph kinds, whose optima are proved
+exact      how near to a proved bound `exact` comes on graphs of 60 ops in a minute each
 original   m-ETF and m-SCT beside the figures of the original's released code
 scale      seconds by the number of ops
 """
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from _bench_exact import exact_table
 from _bench_models import accelerate_methods, model_cases
 from _bench_original import original
 from _bench_peers import peers
@@ -36,7 +38,7 @@ from baechi.ir.cluster import UNLIMITED_BYTES, Cluster, Device, Link
 from baechi.models.graphs import dag
 from baechi.placers import PLACERS, Auto, Heft, Metis, get_placer
 
-SECTIONS = ("workloads", "models", "synthetic", "stg", "original", "scale")
+SECTIONS = ("workloads", "models", "synthetic", "stg", "exact", "original", "scale")
 WORKLOADS = {
     "BERT-3 operators": "bert_l-3_training_operator",
     "ResNet-50 operators": "resnet50_training_operator",
@@ -159,6 +161,8 @@ def main() -> None:
         asked = args.placers or ("m-etf,heft" if args.quick else "m-etf,m-sct,heft,auto")
         tried = [*methods(asked), *([ours("auto, 10 s", Auto(budget=10.0))] if "auto" in asked else [])]
         stg_table([20] if args.quick else [50, 100], 12 if args.quick else 48, 20.0, tried)
+    if "exact" in chosen:
+        exact_table(12 if args.quick else 60, 5.0 if args.quick else 60.0, 1)
     if "original" in chosen:
         original(1000 if args.quick else 10_000, 1 if args.quick else 5)
     if "scale" in chosen:

@@ -20,7 +20,15 @@ from baechi.placers.base import best_of
 from baechi.sim.evaluate import Schedule, score
 
 TOOLS = Path(__file__).parents[2] / "tools"
-MODULES = ("_bench_models", "_bench_original", "_bench_peers", "_bench_stg", "_bench_table", "bench_placers")
+MODULES = (
+    "_bench_exact",
+    "_bench_models",
+    "_bench_original",
+    "_bench_peers",
+    "_bench_stg",
+    "_bench_table",
+    "bench_placers",
+)
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +144,11 @@ def test_modules_of_a_device_map(bench: Any) -> None:
     paths = {"stem.conv": 0, "layers.0.a.b": 0, "layers.1.linear": 2, "layers.1": 1, "": None, "head": None}
     assert {path: device_of(path, mapped) for path in paths} == paths
     assert device_of("anything", {"": 3}) == 3
+
+
+@pytest.mark.parametrize("ratio", [0.1, 5.0])
+def test_transfers_are_scaled_to_a_ratio(bench: Any, ratio: float) -> None:
+    scaled = sys.modules["_bench_exact"].with_ratio
+    problem = Problem(scaled(bench.dag("wide", 40, 1), ratio), processors(2))
+    a = problem.arrays
+    assert a.t_ticks.mean() == pytest.approx(ratio * a.ticks[:, 0].mean(), rel=1e-9)
