@@ -11,7 +11,7 @@ from baechi.placers._cp_place import Literal
 
 __all__ = ["Answer", "Effort", "ask"]
 
-_TURN = 0.1  # seconds after which Ctrl-C is seen
+_TURN = 0.1  # seconds after which Ctrl-C is seen, or that it is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,13 @@ class Answer:
         ended: whether the search was completed.
         bound: on the objective of the model; None when the model has no solution.
         stopped: whether a person stopped it.
+        work: that it took, in the solver's deterministic time.
     """
 
     ended: bool
     bound: int | None
     stopped: bool
+    work: float
 
 
 class _Watch(cp_model.CpSolverSolutionCallback):
@@ -67,6 +69,7 @@ def ask(
     work: float,
     found: Callable[[Callable[[Literal], int]], None],
     proved: Callable[[int], None],
+    over: Callable[[], bool],
 ) -> Answer:
     """Minimise a model.
 
@@ -77,6 +80,7 @@ def ask(
         work: for this run, in the solver's deterministic time, so that it ends at the same point each time.
         found: told each better solution as a function from variables to values, in another thread.
         proved: told each better bound, in another thread.
+        over: asked now and then whether there is nothing left to gain.
     """
     for variable, value in hints:
         model.add_hint(variable, value)
@@ -91,16 +95,24 @@ def ask(
     parameters.catch_sigint_signal = False
     solver.best_bound_callback = lambda bound: proved(round(bound))
     status: list[cp_model.CpSolverStatus] = []
-    thread = threading.Thread(target=lambda: status.append(solver.solve(model, _Watch(found))), daemon=True)
-    thread.start()
-    stopped = False
-    while thread.is_alive():
+    done = threading.Event()  # to join a thread is not safe: interrupted, Python may take it for ended
+
+    def solve() -> None:
         try:
-            thread.join(_TURN)
+            status.append(solver.solve(model, _Watch(found)))
+        finally:
+            done.set()
+
+    threading.Thread(target=solve, daemon=True).start()
+    stopped = False
+    while not done.is_set():
+        try:
+            if not done.wait(_TURN) and over():
+                solver.stop_search()
         except KeyboardInterrupt:
             stopped = True
             solver.stop_search()
     ended = status[0] in (cp_model.OPTIMAL, cp_model.INFEASIBLE)
     known = status[0] in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN)
     bound = None if status[0] == cp_model.INFEASIBLE else round(solver.best_objective_bound) if known else 0
-    return Answer(ended, bound, stopped)
+    return Answer(ended, bound, stopped, solver.response_proto.deterministic_time)

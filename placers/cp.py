@@ -18,7 +18,7 @@ from baechi.placers.watch import Watch
 from baechi.sim.evaluate import Schedule
 
 if TYPE_CHECKING:
-    from baechi.placers._cp_search import Proof
+    from baechi.placers._cp_record import Proof
 
 __all__ = ["Exact", "solve_exact"]
 
@@ -44,7 +44,7 @@ def solve_exact(
         start: a schedule to be better than; it need not fit.
         seconds: after which to stop.
         gap: stop as soon as the objective is at most this fraction above the bound.
-        workers: threads of the solver's longer runs; 0 takes all cores.
+        workers: threads of the solver; 0 takes all cores, 1 never looks for plans beside the proof.
         seed: of its random choices.
         bound: ticks that are known to be a lower bound.
         on_progress: told (objective, bound) in ticks when one of them changes.
@@ -71,13 +71,14 @@ class Exact(Placer):
     """The best plan there is, with the proof, of graphs with up to some dozens of colocation groups.
 
     Constraint programming starts from what `auto` finds. Its first runs have one thread: what they
-    prove, most graphs of a few dozen ops in some seconds, is the same plan each time. Longer runs
-    use all threads, and what they find, like all that the clock stops, may differ.
+    prove, many graphs of a few dozen ops in some seconds, is the same plan each time. After one that
+    takes much work, half of the threads look for better plans while the others refute such; what they
+    find, like all that the clock stops, may differ.
 
     Args:
         seconds: for the search.
         gap: fraction above the bound that is good enough.
-        workers: threads of its longer runs; 0 takes all cores.
+        workers: its threads; 0 takes all cores.
         groups: the most colocation groups that it moves; of a larger graph, groups that `auto` put on one
             device are drawn together, and the bound of what is left is no bound of the whole.
     """

@@ -15,7 +15,7 @@ from baechi.ir.cluster import CONTENTIONS, Cluster, Contention, Device, Link
 from baechi.ir.graph import Graph
 from baechi.ir.op import Op, Tensor
 from baechi.ir.plan import Objective
-from baechi.models.graphs import fork_join, random_dag
+from baechi.models.graphs import dag, fork_join, random_dag
 from baechi.placers._cp_coarse import drawn_together
 from baechi.placers.cp import Exact, solve_exact
 from baechi.placers.variants import Variant
@@ -185,6 +185,35 @@ def test_ctrl_c_returns_the_best_so_far() -> None:
     assert heard
     assert score(problem.arrays, proof.schedule) <= score(problem.arrays, start)
     assert all(bound <= ticks for ticks, bound in heard)
+
+
+def dear_transfers() -> Problem:
+    """Forty ops of which one thread refutes a step of a certain length for so long that another looks for plans."""
+    graph = dag("layered", 40, 1)
+    graph = graph.with_ops(
+        replace(op, outputs=tuple(replace(t, seconds=4 * (t.seconds or 0.0)) for t in op.outputs)) for op in graph.ops
+    )
+    return Problem(graph, Cluster(tuple(Device(f"d{k}", 1 << 40) for k in range(4)), contention="sequential"))
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_plans_are_looked_for_beside_the_proof(interrupted: bool) -> None:
+    """Both threads end when the gap is small enough, or at Ctrl-C."""
+    problem = dear_transfers()
+    start, heard = single(problem), []
+
+    def listen(ticks: int, bound: int) -> None:
+        heard.append((ticks, bound))
+        if interrupted and ticks <= 1.1 * bound:
+            _thread.interrupt_main()
+
+    gap = 0.0 if interrupted else 0.1
+    proof = solve_exact(problem.arrays, start, seconds=300, workers=2, gap=gap, on_progress=listen)
+    ticks = score(problem.arrays, proof.schedule)[1]
+    assert proof.feasible
+    assert proof.bound <= ticks <= 1.1 * proof.bound
+    assert all(bound <= found for found, bound in heard)
+    assert min(found for found, _ in heard) == ticks
 
 
 def test_equal_machines_without_transfers() -> None:
