@@ -95,10 +95,10 @@ class Search:
         """
         work, best = _FIRST_RUN, self.record
         for k in range(runs):
-            self._climb(work, helped)
+            undecided = self._climb(work, helped)
             if best.closed or self.stopped or self.effort.left <= 0:
                 return
-            if self._beside is not None and self._is_far:
+            if undecided and self._beside is not None:
                 work *= 2
                 continue
             before = best.ticks
@@ -110,18 +110,18 @@ class Search:
                 return
             work *= 2 if best.ticks < before or moments_only else 4
 
-    def _climb(self, work: float, helped: bool) -> None:
-        """Refute ever longer steps, until some take too much work.
+    def _climb(self, work: float, helped: bool) -> bool:
+        """Refute ever longer steps, until some take too much work; says whether some did.
 
         The shorter the step, the more has to share a device or cannot, and the sooner that is refuted
         (destructive improvement; Klein and Scholl 1999). So after one that takes too much work a shorter one is tried.
         """
         if self.record.excess > 0 or self.a.objective != LATENCY:
-            return
+            return False
         undecided, known = 0, (-1, -1)
         while self._is_far and undecided < _UNDECIDED:
             if self.stopped or known == (self.record.bound, self.record.ticks):
-                return
+                return False
             known = self.record.bound, self.record.ticks
             answer = self._ask(work, self._between(self._step), moments_only=self.pure)
             if answer is not None and not answer.ended:
@@ -132,6 +132,7 @@ class Search:
             if answer is not None and answer.work > _LITTLE and helped and self._beside is None:
                 self._beside = threading.Thread(target=self._look_beside, daemon=True)
                 self._beside.start()
+        return undecided == _UNDECIDED
 
     def _look_beside(self) -> None:
         """Look for better schedules while steps are being refuted, now just below the best, now far below."""
